@@ -1,0 +1,83 @@
+"""Loads the Lua scripts, resolves their includes, and runs them by digest.
+
+A script names what it shares by `--- @include name`; the functions that build keys come from `keys.lua_prelude()`,
+only those that a script uses.
+"""
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from redis.client import Pipeline
+from redis.exceptions import NoScriptError
+
+from greenq.store import keys
+
+_INCLUDE = re.compile(r'^--- @include (\w+)$', re.MULTILINE)
+_KEY_FUNCTION = re.compile(r'^local function (\w+)\(')
+
+
+class Script:
+    """One Lua script: `script(client, keys, args)` runs it, or queues it if the client is a pipeline."""
+
+    def __init__(self, name: str):
+        self.name = name
+        body = _resolve(_read(f'{name}.lua'), seen=set())
+        self.source = _used_keys(body) + body
+        self.digest = hashlib.sha1(self.source.encode()).hexdigest()
+
+    def __call__(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
+        """The script's reply; for a pipeline the pipeline, whose `execute()` has the reply."""
+        if isinstance(client, Pipeline):
+            return self._queue(client, key_names, args)
+        try:
+            return client.execute_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+        except NoScriptError:
+            return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
+
+    def _queue(self, pipeline: Any, key_names: list[str], args: list[Any]) -> Any:
+        """The first use in a pipeline sends the source, which loads it for the others: no extra round trip, and no
+        NOSCRIPT in the middle of a transaction."""
+        stack = pipeline.command_stack
+        first_uses = pipeline.__dict__.setdefault('_greenq_first_uses', {})
+        position, entry = first_uses.get(self.digest, (-1, None))
+        if 0 <= position < len(stack) and stack[position] is entry:
+            return pipeline.execute_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+        result = pipeline.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
+        if pipeline.command_stack:
+            first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])
+        return result
+
+
+def _read(path: str) -> str:
+    return files('greenq.store').joinpath('scripts', *path.split('/')).read_text(encoding='utf-8')
+
+
+def _resolve(text: str, seen: set[str]) -> str:
+    """The text with every include in place of the line that asks for it, each at most once."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in seen:
+            return ''
+        seen.add(name)
+        return _resolve(_read(f'include/{name}.lua'), seen)
+
+    return _INCLUDE.sub(replace, text)
+
+
+def _used_keys(body: str) -> str:
+    lines = []
+    for line in keys.lua_prelude().splitlines():
+        match = _KEY_FUNCTION.match(line)
+        if match and re.search(rf'\b{match.group(1)}\b', body):
+            lines.append(line + '\n')
+    return ''.join(lines)
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of a name, loaded once per process."""
+    return Script(name)

@@ -1,0 +1,18 @@
+-- Begins an execution of one job that the caller already has in hand, without taking it from a queue.
+-- KEYS: job hash, worker hash
+-- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), job id, execution id, queue
+-- Returns 1.
+--- @include clock
+--- @include start
+
+local worker, id, queue = ARGV[1], ARGV[5], ARGV[7]
+local lifetime = tonumber(ARGV[4])
+local now = clock()
+local composite = start_job(id, ARGV[6], worker, ARGV[2], ARGV[3], now, lifetime)
+redis.call('ZADD', started_key(queue), now + lifetime, composite)
+redis.call('SADD', held_key(worker), composite)
+redis.call('SADD', worker_executions_key(worker), composite)
+redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
+redis.call('LREM', intermediate_key(queue), 1, id)
+redis.call('HSET', KEYS[2], 'state', 'busy')
+return 1

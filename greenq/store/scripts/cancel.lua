@@ -1,0 +1,32 @@
+-- Cancels a job wherever it is; a running one keeps running, but its outcome will be dropped.
+-- KEYS: job hash
+-- ARGV: job id, now (ISO), enqueue dependents ('1' or '0'), remove from dependencies ('1' or '0')
+-- Returns {previous status, flat list of queue, {ids of dependents enqueued}}; {} if there is no such job.
+--- @include clock
+--- @include registries
+--- @include dependents
+
+local id, iso = ARGV[1], ARGV[2]
+local job = redis.call('HMGET', KEYS[1], 'status', 'origin', 'dependency_ids', 'rate_limit_key')
+local status, queue = job[1], job[2] or ''
+if not status then return {} end
+if status == 'canceled' then return { status, {} } end
+local now = clock()
+redis.call('LREM', queue_key(queue), 1, id)
+local was_running = false
+for _, execution in ipairs(redis.call('ZRANGE', executions_key(id), 0, -1)) do
+  was_running = redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1 or was_running
+end
+leave_registry(id, status, queue)
+if ARGV[4] == '1' and job[3] and job[3] ~= '' then
+  for _, dependency in ipairs(cjson.decode(job[3])) do redis.call('SREM', dependents_key(dependency), id) end
+end
+redis.call('HSET', KEYS[1], 'status', 'canceled')
+redis.call('ZADD', canceled_key(queue), now, id)
+local released = {}
+if ARGV[3] == '1' then released = release_dependents(id, '', id, now, iso) end
+if job[4] and job[4] ~= '' then
+  redis.call('ZREM', rate_limited_key(job[4]), id)
+  if not was_running then free_slot(id, job[4], now, iso) end
+end
+return { status, flatten(released) }

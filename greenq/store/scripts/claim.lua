@@ -1,0 +1,82 @@
+-- Takes up to `count` jobs for a worker: what was parked for it first, then from its queues in the order given.
+-- Popping, status, execution and lease are one step, so a job is never between two places.
+-- KEYS: suspended flag, the worker's parked list, worker hash
+-- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), count, repeat ('1' or '0'),
+--       number of queues, queue names..., `count` fresh execution ids...
+-- Returns {{id, execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
+-- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
+-- try with the same ids took, and whose reply was lost, is returned first.
+--- @include clock
+--- @include start
+
+local worker, iso, epoch, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local count, is_repeat, queue_count = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7])
+local first_execution = 8 + queue_count
+local claimed, used = {}, {}
+
+local function hash_of(id)
+  local flat = redis.call('HGETALL', job_key(id))
+  local status, origin
+  for i = 1, #flat, 2 do
+    if flat[i] == 'status' then status = flat[i + 1] elseif flat[i] == 'origin' then origin = flat[i + 1] end
+  end
+  return flat, status, origin
+end
+
+local function recall_earlier_try()
+  local mine = {}
+  for i = first_execution, first_execution + count - 1 do mine[ARGV[i]] = true end
+  for _, composite in ipairs(redis.call('SMEMBERS', held_key(worker))) do
+    local id, execution = string.match(composite, '^(.*):([^:]*)$')
+    if mine[execution] then
+      local flat, _, origin = hash_of(id)
+      used[execution] = true
+      claimed[#claimed + 1] = { id, execution, origin or ARGV[8], flat }
+    end
+  end
+end
+
+if is_repeat then recall_earlier_try() end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return #claimed > 0 and claimed or 'suspended'
+end
+
+local now = clock()
+local next_execution = first_execution
+local started, composites = {}, {}
+
+local function start(id, queue)
+  local flat, status, origin = hash_of(id)
+  if #flat == 0 or status == 'canceled' then return end
+  queue = queue or origin or ARGV[8]
+  while used[ARGV[next_execution]] do next_execution = next_execution + 1 end
+  local execution = ARGV[next_execution]
+  next_execution = next_execution + 1
+  local composite = start_job(id, execution, worker, iso, epoch, now, lifetime)
+  local entries = started[queue] or {}
+  started[queue] = entries
+  entries[#entries + 1] = now + lifetime
+  entries[#entries + 1] = composite
+  composites[#composites + 1] = composite
+  claimed[#claimed + 1] = { id, execution, queue, flat }
+end
+
+local function take_from(key, queue)
+  while #claimed < count do
+    local ids = redis.call('LPOP', key, count - #claimed)
+    if not ids then return end
+    for _, id in ipairs(ids) do start(id, queue) end
+  end
+end
+
+take_from(KEYS[2], nil)
+for i = 8, 7 + queue_count do take_from(queue_key(ARGV[i]), ARGV[i]) end
+
+if #composites > 0 then
+  for queue, entries in pairs(started) do redis.call('ZADD', started_key(queue), unpack(entries)) end
+  redis.call('SADD', held_key(worker), unpack(composites))
+  redis.call('SADD', worker_executions_key(worker), unpack(composites))
+  redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
+  redis.call('HSET', KEYS[3], 'state', 'busy')
+end
+return claimed

@@ -1,0 +1,75 @@
+-- Stores a batch of jobs of one queue and makes each ready to be taken, deferred, or held back by its rate limit.
+-- KEYS: queues set, queue list
+-- ARGV: queue name, now (ISO), token, push ('1' or '0'); then for each job:
+--       id, at_front ('1' or '0'), ttl (seconds or ''), options (JSON or ''), number of items, field, value...
+--       options: unique, dependencies [ids], allow_failure, rate_limit [key, concurrency]
+-- Returns the status of each job: queued, deferred, rate_limited, or duplicate (unique: nothing was written).
+-- A repeat with the same token writes nothing and returns what stands.
+--- @include clock
+--- @include registries
+--- @include rate
+
+local queue, iso, token, push = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local now = clock()
+
+local function met(options)
+  for _, dependency in ipairs(options.dependencies or {}) do
+    local status = redis.call('HGET', job_key(dependency), 'status')
+    if status and status ~= 'finished' and not (status == 'failed' and options.allow_failure) then return false end
+  end
+  return true
+end
+
+local function defer(id, options)
+  redis.call('HSET', job_key(id), 'status', 'deferred')
+  redis.call('HDEL', job_key(id), 'enqueued_at')
+  redis.call('ZADD', deferred_key(queue), now, id)
+  for _, dependency in ipairs(options.dependencies) do
+    redis.call('SADD', dependents_key(dependency), id)
+    redis.call('SADD', dependencies_key(id), dependency)
+  end
+  return 'deferred'
+end
+
+local function place(id, at_front, options)
+  if options and not met(options) then return defer(id, options) end
+  if options and options.rate_limit then
+    redis.call('HDEL', job_key(id), 'enqueued_at')
+    if at_front then redis.call('HSET', job_key(id), 'enqueue_at_front', '1') end
+    return hold_back(id, options.rate_limit[1], tonumber(options.rate_limit[2]), now, iso)
+  end
+  redis.call('HSET', job_key(id), 'status', 'queued')
+  if push then redis.call(at_front and 'LPUSH' or 'RPUSH', KEYS[2], id) end
+  return 'queued'
+end
+
+local function store(id, ttl, first, last)
+  for from = first, last, 4000 do
+    redis.call('HSET', job_key(id), unpack(ARGV, from, math.min(from + 3999, last)))
+  end
+  redis.call('HSET', job_key(id), 'greenq_token', token)
+  if ttl then redis.call('EXPIRE', job_key(id), ttl) end
+end
+
+redis.call('SADD', KEYS[1], KEYS[2])
+local replies = {}
+local at = 5
+while at <= #ARGV do
+  local id, at_front, ttl, options = ARGV[at], ARGV[at + 1] == '1', tonumber(ARGV[at + 2]), ARGV[at + 3]
+  local first = at + 5
+  local last = first + tonumber(ARGV[at + 4]) - 1
+  at = last + 1
+  options = options ~= '' and cjson.decode(options) or nil
+  local old = redis.call('HMGET', job_key(id), 'status', 'greenq_token', 'origin')
+  local done = old[2] or (not old[1] and redis.call('GET', tombstone_key(id)))
+  if done == token then
+    replies[#replies + 1] = old[1] or 'queued'
+  elseif options and options.unique and redis.call('EXISTS', job_key(id)) == 1 then
+    replies[#replies + 1] = 'duplicate'
+  else
+    if old[1] then leave_registry(id, old[1], old[3] or queue) end
+    store(id, ttl, first, last)
+    replies[#replies + 1] = place(id, at_front, options)
+  end
+end
+return replies

@@ -1,0 +1,55 @@
+-- Records a batch of executions that failed for good, or were stopped on request.
+-- KEYS: worker hash
+-- ARGV: worker name, now (ISO), repeat ('1' or '0'), state for the worker ('' leaves it); then for each execution:
+--       job id, execution id ('' without a lease), queue, status (failed or stopped), result type,
+--       failure ttl (s; -1 forever, 0 delete), register ('0' leaves registry and result unwritten), started (epoch),
+--       ended (epoch), ended (ISO), exception text (encoded), return value (encoded, '' for none), rate limit ('' none)
+-- Returns for each execution 1, or 0 if it was no longer the caller's (then nothing was written for it).
+--- @include clock
+--- @include execution
+--- @include result
+--- @include dependents
+
+local worker, iso, is_repeat, state = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
+local now = clock()
+local replies = {}
+local done, working_time = 0, 0
+
+local function settle(id, execution, queue, at)
+  local status, ttl = ARGV[at + 3], tonumber(ARGV[at + 5])
+  drop(id, execution, worker)
+  redis.call('HSET', job_key(id), 'status', status, 'ended_at', ARGV[at + 9], 'last_heartbeat', ARGV[at + 9],
+    'worker_name', worker)
+  if redis.call('EXISTS', dependents_key(id)) == 1 then release_dependents(id, status, '', now, iso) end
+  if ARGV[at + 6] == '1' then
+    if ttl == 0 then
+      forget_job(id)
+    else
+      add_result(id, ARGV[at + 4], worker, ARGV[at + 11], ARGV[at + 10], execution, ARGV[at + 7], ARGV[at + 8], ttl)
+      redis.call('ZADD', failed_key(queue), ttl < 0 and ttl or now + ttl, id)
+      expire_job(id, ttl)
+    end
+  end
+  if ARGV[at + 12] ~= '' then free_slot(id, ARGV[at + 12], now, iso) end
+end
+
+for at = 5, #ARGV, 13 do
+  local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if take(id, execution, queue) then
+    settle(id, execution, queue, at)
+    done = done + 1
+    working_time = working_time + tonumber(ARGV[at + 8]) - tonumber(ARGV[at + 7])
+    replies[#replies + 1] = 1
+  else
+    replies[#replies + 1] = (is_repeat and recorded(id, execution)) and 1 or 0
+  end
+end
+
+if worker ~= '' and redis.call('EXISTS', KEYS[1]) == 1 then
+  if done > 0 then
+    redis.call('HINCRBY', KEYS[1], 'failed_job_count', done)
+    redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', string.format('%.6f', working_time))
+  end
+  if state ~= '' then redis.call('HSET', KEYS[1], 'state', state) end
+end
+return replies

@@ -1,0 +1,29 @@
+-- The fence and the end of an execution.
+
+-- Whether the caller still owns the execution: it is in the started registry, from which every other party that
+-- takes it over (a reaper, a cancel, RQ's own cleaning) removes it. An empty execution id is a run without a lease,
+-- in the process of its producer. Its first write frees memory, so it passes at maxmemory.
+local function take(id, execution, queue)
+  if execution == '' then return true end
+  return redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1
+end
+
+-- Drops the record of an execution that was taken.
+local function drop(id, execution, worker)
+  if execution == '' then return end
+  local composite = id .. ':' .. execution
+  redis.call('DEL', execution_key(composite))
+  redis.call('ZREM', executions_key(id), execution)
+  redis.call('SREM', held_key(worker), composite)
+  redis.call('SREM', worker_executions_key(worker), composite)
+end
+
+-- Whether a repeated call finds that its first try was carried out, though its reply was lost.
+local function recorded(id, execution)
+  local last = redis.call('XREVRANGE', results_key(id), '+', '-', 'COUNT', 1)[1]
+  if not last then return false end
+  for i = 1, #last[2], 2 do
+    if last[2][i] == 'execution_id' then return last[2][i + 1] == execution end
+  end
+  return false
+end

@@ -1,0 +1,38 @@
+-- Adds a result to a job's stream; empty strings are left out, a ttl of -1 means forever.
+local function add_result(id, kind, worker, value, exc_string, execution, started_at, ended_at, ttl)
+  local entry = { 'type', kind, 'worker_name', worker }
+  local function put(name, content)
+    if content and content ~= '' then
+      entry[#entry + 1] = name
+      entry[#entry + 1] = content
+    end
+  end
+  put('exc_string', exc_string)
+  put('return_value', value)
+  put('execution_id', execution)
+  put('execution_started_at', started_at)
+  put('execution_ended_at', ended_at)
+  redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*', unpack(entry))
+  if ttl > 0 then
+    redis.call('EXPIRE', results_key(id), ttl)
+  else
+    redis.call('PERSIST', results_key(id))
+  end
+end
+
+-- Deletes a job that is not to be kept, leaving its enqueue token for a minute so that a repeat of the enqueue that
+-- is still on its way does not bring the job back.
+local function forget_job(id)
+  local job = redis.call('HMGET', job_key(id), 'greenq_token', 'group_id')
+  redis.call('DEL', job_key(id), dependents_key(id), dependencies_key(id), results_key(id))
+  if job[1] and job[1] ~= '' then redis.call('SET', tombstone_key(id), job[1], 'EX', 60) end
+  if job[2] and job[2] ~= '' then redis.call('SREM', group_key(job[2]), id) end
+end
+
+-- Sets when a job that has ended goes away; its sets of dependents go with it.
+local function expire_job(id, ttl)
+  if ttl <= 0 then return end
+  redis.call('EXPIRE', job_key(id), ttl)
+  redis.call('EXPIRE', dependents_key(id), ttl)
+  redis.call('EXPIRE', dependencies_key(id), ttl)
+end

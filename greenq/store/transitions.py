@@ -1,0 +1,439 @@
+"""One typed function per transition of a job or a worker: the only writes that change where a job is.
+
+`client` is a connection or a pipeline. With a pipeline the call is queued and returns an empty value; the replies
+come from the pipeline. No function needs more than ids, so none of them reads before it writes. `docs/store.md` draws
+the states; `states.TRANSITIONS` is the table.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis.client import Pipeline
+
+from greenq.defaults import DEFAULT_FAILURE_TTL
+from greenq.store import keys
+from greenq.store.script import script
+from greenq.utils import as_text, now, utcformat
+
+#: What a hash field may hold.
+Value = str | bytes | int | float
+
+_EMPTY_CHUNK = 1000
+
+
+class Submission(NamedTuple):
+    """One job to store. `fields` is its hash without `status`, in RQ's names; `ttl` is in seconds."""
+
+    id: str
+    fields: Mapping[str, Value]
+    at_front: bool = False
+    ttl: int | None = None
+    unique: bool = False
+    dependency_ids: Sequence[str] = ()
+    allow_failure: bool = False
+    rate_limit: tuple[str, int] | None = None
+
+
+class Claimed(NamedTuple):
+    """A job that was taken: its hash is as it was before, apart from what the claim itself writes."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    hash: dict[bytes, bytes]
+
+
+class Finished(NamedTuple):
+    """An execution that succeeded. Times are epoch seconds, `result_ttl` seconds (-1 forever, 0 delete at once)."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    result_ttl: int
+    started_at: float
+    ended_at: float
+    ended_iso: str
+    return_value: bytes
+    options: Mapping[str, Any] | None = None
+
+
+class Failed(NamedTuple):
+    """An execution that failed for good (`status` failed) or was stopped on request (`status` stopped)."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    status: str
+    result_type: int
+    failure_ttl: int
+    register: bool
+    started_at: float
+    ended_at: float
+    ended_iso: str
+    exc_string: bytes
+    return_value: bytes = b''
+    rate_limit: str = ''
+
+
+class Retried(NamedTuple):
+    """An execution whose job is to run again: at once, or at `due` (epoch seconds)."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    due: int | None
+    at_front: bool
+    started_at: float
+    ended_at: float
+    ended_iso: str
+    fields: Mapping[str, Value]
+    return_value: bytes = b''
+    result_ttl: int = DEFAULT_FAILURE_TTL
+    rate_limit: str = ''
+
+
+class Recovered(NamedTuple):
+    """A job that a dead worker held, and what became of it: queued, failed, gone or adopted."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    status: str
+
+
+def new_token() -> str:
+    """A fresh idempotence token."""
+    return os.urandom(8).hex()
+
+
+def _iso() -> str:
+    return utcformat(now())
+
+
+def _texts(reply: Any) -> list[str]:
+    return [as_text(item) for item in reply]
+
+
+def _grouped(flat: Sequence[Any]) -> dict[str, list[str]]:
+    return {as_text(flat[i]): _texts(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def _flat(fields: Mapping[str, Value]) -> list[Value]:
+    return [item for pair in fields.items() for item in pair]
+
+
+def enqueue(
+    client: Any,
+    queue: str,
+    submissions: Iterable[Submission],
+    *,
+    push: bool = True,
+    token: str | None = None,
+) -> list[str]:
+    """Stores jobs and queues, defers or holds back each; returns their statuses, or `duplicate` for a refused one.
+
+    `push=False` leaves the job out of the list, for a queue that runs its jobs in place. Repeating the very same
+    call, as redis-py does after a lost reply, changes nothing.
+    """
+    args: list[Any] = [queue, _iso(), token or new_token(), '1' if push else '0']
+    for item in submissions:
+        flat = _flat(item.fields)
+        ttl = item.ttl or ''
+        args += (item.id, '1' if item.at_front else '0', ttl, _submission_options(item), len(flat), *flat)
+    reply = script('enqueue')(client, [keys.queues(), keys.queue(queue)], args)
+    return [] if isinstance(client, Pipeline) else _texts(reply)
+
+
+def _submission_options(item: Submission) -> str:
+    if not (item.unique or item.dependency_ids or item.rate_limit):
+        return ''
+    options: dict[str, Any] = {'unique': item.unique}
+    if item.dependency_ids:
+        options['dependencies'] = list(item.dependency_ids)
+        options['allow_failure'] = item.allow_failure
+    if item.rate_limit:
+        options['rate_limit'] = item.rate_limit
+    return json.dumps(options)
+
+
+def schedule(client: Any, queue: str, submission: Submission, due: int, *, token: str | None = None) -> str:
+    """Stores a job that is to be queued at `due` (epoch seconds): `scheduled`, or `duplicate` if it was refused."""
+    args = [queue, submission.id, due, token or new_token(), '1' if submission.unique else '0', submission.ttl or '']
+    key_names = [
+        keys.queues(),
+        keys.queue(queue),
+        keys.job(submission.id),
+        keys.registry('scheduled', queue),
+    ]
+    reply = script('schedule')(client, key_names, args + _flat(submission.fields))
+    return '' if isinstance(client, Pipeline) else as_text(reply)
+
+
+def claim(
+    client: Any,
+    worker: str,
+    queues: Sequence[str],
+    execution_ids: Sequence[str],
+    *,
+    lifetime: int,
+    repeat: bool = False,
+) -> list[Claimed] | None:
+    """Takes at most `len(execution_ids)` jobs for a worker, in the order of its queues; None if work is suspended.
+
+    `lifetime` is how long (seconds) RQ's readers take the execution for alive without a beat. `repeat` says that an
+    earlier call with the same execution ids may have been carried out though its reply was lost.
+    """
+    moment = now()
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, len(execution_ids), '1' if repeat else '0']
+    args += [len(queues), *queues, *execution_ids]
+    reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
+    if isinstance(reply, bytes):
+        return None
+    return [
+        Claimed(job_id.decode(), execution_id.decode(), queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+        for job_id, execution_id, queue, flat in reply
+    ]
+
+
+def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:
+    """Begins an execution of a job that the caller has in hand, without taking it from a queue."""
+    moment = now()
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, job_id, execution_id, queue]
+    script('begin')(client, [keys.job(job_id), keys.worker(worker)], args)
+
+
+def finish(
+    client: Any, worker: str, outcomes: Iterable[Finished], *, state: str = '', repeat: bool = False
+) -> list[bool]:
+    """Records executions that succeeded: result, registry, counters, dependents, next repeat, all or nothing.
+
+    Returns for each whether it was still the worker's; a loser's outcome is not written.
+    """
+    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    for item in outcomes:
+        args += item[:-1]
+        args.append(json.dumps(item.options) if item.options else '')
+    return _fenced(client, script('finish')(client, [keys.worker(worker)], args))
+
+
+def fail(client: Any, worker: str, outcomes: Iterable[Failed], *, state: str = '', repeat: bool = False) -> list[bool]:
+    """Records executions that failed for good or were stopped; returns for each whether it was still the worker's."""
+    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    for item in outcomes:
+        args += item
+        args[-7] = '1' if item.register else '0'
+    return _fenced(client, script('fail')(client, [keys.worker(worker)], args))
+
+
+def retry(
+    client: Any, worker: str, outcomes: Iterable[Retried], *, state: str = '', repeat: bool = False
+) -> list[bool]:
+    """Sends executions round again, using a retry; returns for each whether it was still the worker's."""
+    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    for item in outcomes:
+        flat = _flat(item.fields)
+        args += (
+            item.job_id,
+            item.execution_id,
+            item.queue,
+            '' if item.due is None else item.due,
+            '1' if item.at_front else '0',
+            item.started_at,
+            item.ended_at,
+            item.ended_iso,
+            item.return_value,
+            item.result_ttl,
+            item.rate_limit,
+            len(flat),
+            *flat,
+        )
+    return _fenced(client, script('retry')(client, [keys.worker(worker)], args))
+
+
+def _fenced(client: Any, reply: Any) -> list[bool]:
+    return [] if isinstance(client, Pipeline) else [bool(item) for item in reply]
+
+
+def release(
+    client: Any,
+    worker: str,
+    executions: Sequence[tuple[str, str, str]],
+    *,
+    interruption_limit: int,
+    poison_reason: bytes = b'',
+    state: str = '',
+) -> list[str]:
+    """Gives (job id, execution id, queue) back to the front of their queues, in the order given, using no retry.
+
+    Each counts as an interruption; the `interruption_limit`-th in a row fails the job with `poison_reason` (encoded
+    exception text). A limit of 0 says that the jobs never began. Returns each job's status, or `gone` or `lost`.
+    """
+    args: list[Any] = [worker, _iso(), interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, state]
+    for execution in reversed(executions):
+        args += execution
+    return _texts(script('release')(client, [keys.held(worker)], args))[::-1]
+
+
+def cancel(
+    client: Any, job_id: str, *, enqueue_dependents: bool = False, remove_from_dependencies: bool = False
+) -> dict[str, list[str]] | None:
+    """Cancels a job wherever it is; returns the dependents that this enqueued, by queue.
+
+    None: it has no hash or was canceled already. A running job runs on, but its outcome will be dropped.
+    """
+    flags = ['1' if enqueue_dependents else '0', '1' if remove_from_dependencies else '0']
+    reply = script('cancel')(client, [keys.job(job_id)], [job_id, _iso(), *flags])
+    if isinstance(client, Pipeline):
+        return {}
+    if not reply or as_text(reply[0]) == 'canceled':
+        return None
+    return _grouped(reply[1])
+
+
+def delete(client: Any, job_id: str, *, remove_from_queue: bool = True, delete_dependents: bool = False) -> bool:
+    """Deletes a job with all that hangs on it; returns whether there was one."""
+    flags = ['1' if remove_from_queue else '0', '1' if delete_dependents else '0']
+    return script('delete')(client, [keys.job(job_id)], [job_id, _iso(), *flags]) == 1
+
+
+def requeue(client: Any, job_id: str, registry_key: str, queue: str, *, at_front: bool = False) -> str | None:
+    """Moves a job from a registry back into its queue; returns its status then, None if it was not in the registry."""
+    args = [job_id, queue, '1' if at_front else '0', _iso()]
+    reply = script('requeue')(client, [registry_key, keys.job(job_id)], args)
+    return None if isinstance(client, Pipeline) else as_text(reply) or None
+
+
+def enqueue_dependents(
+    client: Any, job_id: str, *, exclude_job_id: str = '', parent_status: str = ''
+) -> dict[str, list[str]]:
+    """Enqueues the dependents of a job that has ended, as far as all they wait for has; returns them by queue."""
+    args = [job_id, _iso(), parent_status, exclude_job_id]
+    reply = script('release_dependents')(client, [keys.job(job_id)], args)
+    return {} if isinstance(client, Pipeline) else _grouped(reply)
+
+
+def empty(client: Any, queue: str) -> int:
+    """Deletes every job of a queue, a chunk at a time; returns how many."""
+    total = 0
+    while True:
+        removed = int(script('empty')(client, [keys.queue(queue)], [_EMPTY_CHUNK]))
+        total += removed
+        if removed < _EMPTY_CHUNK:
+            return total
+
+
+def delete_queue(client: Any, queue: str) -> None:
+    """Forgets a queue: its list and its entry among the queues, not its jobs."""
+    client.execute_command('DEL', keys.queue(queue))
+    client.execute_command('SREM', keys.queues(), keys.queue(queue))
+
+
+def compact(client: Any, queue: str) -> int:
+    """Removes the ids of jobs that no longer exist from a queue; returns how many."""
+    return int(script('compact')(client, [keys.queue(queue)], []))
+
+
+def promote_due(client: Any, queue: str, *, limit: int = 100) -> list[str]:
+    """Moves at most `limit` scheduled jobs whose time has come, by Redis' clock, into their queue; returns the ids."""
+    promoted, _ = script('promote_due')(client, [keys.registry('scheduled', queue)], [queue, _iso(), limit])
+    return _texts(promoted)
+
+
+def promote_ready(client: Any, queue: str, job_ids: Sequence[str]) -> list[str]:
+    """Moves jobs that an RQ worker marked ready into their queue; returns the ids moved."""
+    if not job_ids:
+        return []
+    return _texts(script('promote_ready')(client, [keys.registry('ready', queue)], [queue, _iso(), *job_ids]))
+
+
+def free_rate_slot(client: Any, rate_limit: str, job_id: str = '', *, only_stale: bool = False) -> list[str]:
+    """Gives a job's slot back and lets waiting jobs through; returns their ids. Without a job it only fills slots."""
+    args = [rate_limit, job_id, _iso(), '1' if only_stale else '0']
+    reply = script('free_rate_slot')(client, [keys.rate_allowed(rate_limit)], args)
+    return [] if isinstance(client, Pipeline) else _texts(reply)
+
+
+def clean_rate_limit(client: Any, rate_limit: str) -> bool:
+    """Forgets a rate limit that no job uses; returns whether it did."""
+    key_names = [
+        keys.rate_allowed(rate_limit),
+        keys.rate_limited(rate_limit),
+        keys.rate_limit(rate_limit),
+        keys.rate_limits(),
+    ]
+    return script('clean_rate_limit')(client, key_names, [rate_limit]) == 1
+
+
+def join(
+    client: Any,
+    worker: str,
+    token: str,
+    queues: Sequence[str],
+    record: Mapping[str, Value],
+    *,
+    lease_ms: int,
+    worker_ttl: int,
+    on_lost: str = 'requeue',
+    again: bool = False,
+) -> str:
+    """Registers a worker: `ok`, or `taken` if a live one has the name. What a dead namesake held is then the caller's.
+
+    `again` is for an incarnation whose record was lost (evicted, flushed).
+    """
+    args = [worker, token, lease_ms, worker_ttl, on_lost, '1' if again else '0', len(queues), *queues, *_flat(record)]
+    return as_text(script('join')(client, [keys.worker(worker), keys.member(worker), keys.leases()], args))
+
+
+def beat(
+    client: Any,
+    worker: str,
+    token: str,
+    executions: Iterable[tuple[str, str, str]],
+    *,
+    lease_ms: int,
+    worker_ttl: int,
+    lifetime: int,
+) -> tuple[str, list[str]]:
+    """Extends a worker's lease, and RQ's records of the (job id, execution id, queue) given.
+
+    Returns the verdict (`ok`; `missing`: join again; `superseded`: another incarnation has the name) and the
+    composite keys that are no longer the worker's.
+    """
+    moment = now()
+    args: list[Any] = [worker, token, lease_ms, worker_ttl, utcformat(moment), moment.timestamp(), lifetime]
+    for execution in executions:
+        args += execution
+    key_names = [keys.worker(worker), keys.member(worker), keys.leases(), keys.worker_executions(worker)]
+    verdict, *lost = _texts(script('beat')(client, key_names, args))
+    return verdict, lost
+
+
+def extend(client: Any, worker: str, *, lease_ms: int) -> bool:
+    """Extends a worker's lease and nothing else; returns whether it has one."""
+    return script('extend')(client, [keys.leases()], [worker, lease_ms]) == 1
+
+
+def depart(client: Any, worker: str, token: str, queues: Sequence[str]) -> int:
+    """Ends a worker's registration; returns how many executions it left for others to recover."""
+    key_names = [keys.worker(worker), keys.member(worker), keys.leases(), keys.parked(worker), keys.held(worker)]
+    return int(script('depart')(client, key_names, [worker, token, _iso(), len(queues), *queues]))
+
+
+def recover_lost(
+    client: Any,
+    worker: str,
+    *,
+    interruption_limit: int,
+    poison_reason: bytes,
+    limit: int = 100,
+    lost_worker: str = '',
+) -> list[Recovered]:
+    """Takes at most `limit` jobs back from workers whose lease has ended, or from `lost_worker` whatever its lease.
+
+    Any number of workers may call it at once. An `adopted` job's worker asked to fail what it loses: its execution is
+    now `worker`'s, who has to end it.
+    """
+    args = [worker, _iso(), limit, interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, lost_worker]
+    return [Recovered(*_texts(item)) for item in script('recover_lost')(client, [keys.leases()], args)]
