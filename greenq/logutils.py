@@ -1,0 +1,101 @@
+"""Handlers and colours for a worker's log on a terminal; silent where the application configures logging itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from greenq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+
+_RESET = '\x1b[39;49;00m'
+_DARK = ('black', 'darkred', 'darkgreen', 'brown', 'darkblue', 'purple', 'teal', 'lightgray')
+_LIGHT = ('darkgray', 'red', 'green', 'yellow', 'blue', 'fuchsia', 'turquoise', 'white')
+_CODES = {
+    **{name: f'\x1b[{number}m' for number, name in enumerate(_DARK, 30)},
+    **{name: f'\x1b[{number};01m' for number, name in enumerate(_LIGHT, 30)},
+}
+_CODES['darkyellow'] = _CODES['brown']
+
+
+def _wants_colour(stream: Any) -> bool:
+    isatty = getattr(stream, 'isatty', None)
+    return bool(isatty and isatty()) and not os.environ.get('NO_COLOR')
+
+
+def make_colorizer(color: str) -> Callable[[object], str]:
+    """A function that puts text into `color`, as long as standard output is a terminal."""
+    code = _CODES[color]
+
+    def colorize(text: object) -> str:
+        return f'{code}{text}{_RESET}' if _wants_colour(sys.stdout) else str(text)
+
+    return colorize
+
+
+green = make_colorizer('darkgreen')
+yellow = make_colorizer('darkyellow')
+blue = make_colorizer('darkblue')
+red = make_colorizer('darkred')
+
+
+class ColorizingStreamHandler(logging.StreamHandler[Any]):
+    """Shows warnings in yellow and errors in red when its stream is a terminal.
+
+    `exclude` is accepted for RQ's sake and kept, but decides nothing, as in RQ.
+    """
+
+    levels = {
+        logging.WARNING: _CODES['darkyellow'],
+        logging.ERROR: _CODES['darkred'],
+        logging.CRITICAL: _CODES['darkred'],
+    }
+
+    def __init__(self, exclude: Any = None, *args: Any, **kwargs: Any) -> None:
+        self.exclude = exclude
+        super().__init__(*args, **kwargs)
+
+    @property
+    def is_tty(self) -> bool:
+        return _wants_colour(self.stream)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        code = self.levels.get(record.levelno)
+        if code is None or not self.is_tty:
+            return text
+        # Only the first line: a traceback below it stays readable.
+        headline, newline, rest = text.partition('\n')
+        return f'{code}{headline}{_RESET}{newline}{rest}'
+
+
+def setup_loghandlers(
+    level: int | str | None = None,
+    date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+    log_format: str = DEFAULT_LOGGING_FORMAT,
+    name: str = 'rq.worker',
+) -> None:
+    """Send a logger's errors to stderr and the rest to stdout, unless it or an ancestor has a handler; set its level.
+
+    `name` is RQ's by default, because that is the logger which applications' logging settings speak of.
+    """
+    logger = logging.getLogger(name)
+    if not logger.hasHandlers():
+        formatter = logging.Formatter(log_format, date_format)
+        logger.addHandler(_handler(sys.stdout, formatter, lambda record: record.levelno < logging.ERROR))
+        logger.addHandler(_handler(sys.stderr, formatter, lambda record: record.levelno >= logging.ERROR))
+        # A handler that the application adds to an ancestor later on would print every line again.
+        logger.propagate = False
+    if level is not None:
+        logger.setLevel(level.upper() if isinstance(level, str) else level)
+
+
+def _handler(
+    stream: Any, formatter: logging.Formatter, accepts: Callable[[logging.LogRecord], bool]
+) -> logging.Handler:
+    handler = ColorizingStreamHandler(stream=stream)
+    handler.setFormatter(formatter)
+    handler.addFilter(accepts)
+    return handler
