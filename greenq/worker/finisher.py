@@ -1,0 +1,112 @@
+"""Writes outcomes: whatever has gathered goes out as one transition a kind (group commit).
+
+An outcome stays here until Redis has it: trouble means waiting and trying again, never dropping. Alone, an outcome
+waits for nothing; under load the batch grows by itself.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from redis.exceptions import RedisError
+
+from greenq.store import transitions
+from greenq.store.transitions import Failed, Finished, Retried
+from greenq.worker.outcomes import Outcome
+from greenq.worker.reconnect import Backoff
+
+log = logging.getLogger('greenq.worker')
+
+BATCH = 500
+
+
+class Pending(NamedTuple):
+    """An outcome that waits to be written, and what is to happen once it is (with whether it was accepted)."""
+
+    outcome: Outcome
+    then: Callable[[bool], None]
+
+
+class Finisher:
+    """Responsible for getting outcomes into Redis; `record` hands one over, `flush` writes what has gathered."""
+
+    def __init__(self, client: Any, worker_name: str, idle_state: Callable[[], str]):
+        self._client = client
+        self._worker_name = worker_name
+        self._idle_state = idle_state
+        self._pending: deque[Pending] = deque()
+        self.lost_count = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def record(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
+        """Takes charge of an outcome; writes it at once."""
+        self._pending.append(Pending(outcome, then))
+        self.flush()
+
+    def enqueue(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
+        """Takes charge of an outcome that some later `flush` writes."""
+        self._pending.append(Pending(outcome, then))
+
+    def flush(self, give_up_after: float | None = None) -> bool:
+        """Writes all that has gathered, waiting out Redis trouble; returns False if it gave up (seconds)."""
+        while self._pending:
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
+            if not self._write_patiently(batch, give_up_after):
+                self._pending.extendleft(reversed(batch))
+                return False
+        return True
+
+    def _write_patiently(self, batch: list[Pending], give_up_after: float | None) -> bool:
+        backoff = Backoff()
+        give_up_at = None if give_up_after is None else time.monotonic() + give_up_after
+        is_repeat = False
+        while True:
+            try:
+                accepted = self._write(batch, is_repeat)
+            except RedisError as error:
+                if give_up_at is not None and time.monotonic() >= give_up_at:
+                    return False
+                log.warning(
+                    'Worker %s: cannot write %d outcome(s), trying again: %s', self._worker_name, len(batch), error
+                )
+                backoff.sleep()
+                is_repeat = True
+            else:
+                self._tell(batch, accepted)
+                return True
+
+    def _write(self, batch: list[Pending], is_repeat: bool) -> list[bool]:
+        """One transition for each kind of outcome in the batch; whether each was accepted."""
+        accepted = [False] * len(batch)
+        state = self._idle_state()
+        for kind, transition in _TRANSITIONS.items():
+            places = [i for i, pending in enumerate(batch) if type(pending.outcome) is kind]
+            if places:
+                outcomes: Iterable[Any] = [batch[i].outcome for i in places]
+                replies = transition(self._client, self._worker_name, outcomes, state=state, repeat=is_repeat)
+                for i, reply in zip(places, replies, strict=True):
+                    accepted[i] = reply
+        return accepted
+
+    def _tell(self, batch: list[Pending], accepted: list[bool]) -> None:
+        for pending, was_accepted in zip(batch, accepted, strict=True):
+            if not was_accepted:
+                self.lost_count += 1
+                log.warning(
+                    'Worker %s: outcome of job %s dropped: its execution %s is no longer this worker\'s',
+                    self._worker_name,
+                    pending.outcome.job_id,
+                    pending.outcome.execution_id,
+                )
+            pending.then(was_accepted)
+
+
+_TRANSITIONS: dict[type, Callable[..., list[bool]]] = {
+    Finished: transitions.finish,
+    Failed: transitions.fail,
+    Retried: transitions.retry,
+}
