@@ -7,6 +7,7 @@ and leaves the console script time to monkey-patch first.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import greenq.defaults  # noqa: F401  a bad RQ_KEY_PREFIX is refused at import, as by RQ
 from greenq.version import VERSION
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from greenq.job import cancel_job as cancel_job
     from greenq.job import get_current_job as get_current_job
     from greenq.job import requeue_job as requeue_job
-    from greenq.local import get_current_connection as get_current_connection
     from greenq.queue import Queue as Queue
     from greenq.rate_limit import RateLimit as RateLimit
     from greenq.repeat import Repeat as Repeat
@@ -39,7 +39,6 @@ _HOMES = {
     'Webhook': 'greenq.webhook',
     'Worker': 'greenq.worker',
     'cancel_job': 'greenq.job',
-    'get_current_connection': 'greenq.connections',
     'get_current_job': 'greenq.job',
     'requeue_job': 'greenq.job',
 }

@@ -25,15 +25,14 @@ _PATCH_VARIABLE = 'GREENQ_PATCH'
 
 _entered = False
 _patched_first = False
-_restarted = False
 
 
 def main() -> None:
     """Run the `greenq` command with the arguments of this process."""
-    global _entered, _restarted
+    global _entered
     _entered = True
-    _restarted = os.environ.pop(_PATCH_VARIABLE, '') == '1'
-    if _restarted or chosen_worker_class(sys.argv[1:], os.environ) in GEVENT_WORKER_NAMES:
+    restarted = os.environ.pop(_PATCH_VARIABLE, None)
+    if restarted or chosen_worker_class(sys.argv[1:], os.environ) in GEVENT_WORKER_NAMES:
         _patch()
 
     from greenq.cli import main as command
@@ -88,10 +87,8 @@ def restart_patched() -> NoReturn:
     """Replace this process by the same command, patched from its first line on.
 
     The interpreter's own arguments are repeated, so that its flags, `sys.path` and the working directory stay what
-    they are. RuntimeError instead of an endless loop.
+    they are. There is no endless loop: the new process patches before it could ask for this.
     """
-    if _restarted:
-        raise RuntimeError('the process was restarted to be patched by gevent and is still unpatched')
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = sys.orig_argv[1:] or ['-m', 'greenq', *sys.argv[1:]]

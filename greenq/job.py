@@ -513,8 +513,7 @@ class Job:
             func_name, instance, args, kwargs = parts
         except Exception as error:
             raise DeserializationError(
-                f'Job {self._id}: field data cannot be read with {_name_of(self.serializer)}: '
-                f'{type(error).__name__}: {error}'
+                f'Job {self._id}: field data cannot be read with {_name_of(self.serializer)}: {_in_one_line(error)}'
             ) from error
         state = self.__dict__
         state.setdefault('_func_name', func_name)
@@ -547,22 +546,23 @@ class Job:
         state = self.__dict__
         if '_func_name' not in state:
             raise ValueError(f'Cannot build the job data: job {self._id} has no function')
-        call = (state['_func_name'], state.get('_instance'), state.get('_args', ()), state.get('_kwargs', {}))
-        try:
-            return self.serializer.dumps(call)
-        except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
-            raise self._explain_unserializable(call, error) from error
+        func_name, instance = state['_func_name'], state.get('_instance')
+        args, kwargs = state.get('_args', ()), state.get('_kwargs', {})
+        parts = {'its instance': instance}
+        parts |= {f'argument {at}': value for at, value in enumerate(args)}
+        parts |= {f'argument {name!r}': value for name, value in kwargs.items()}
+        return self._dump((func_name, instance, args, kwargs), func_name, parts)
 
-    def _explain_unserializable(self, call: tuple[Any, Any, Any, Any], error: Exception) -> UnserializableError:
-        func_name, instance, args, kwargs = call
-        values = {'its instance': instance}
-        values |= {f'argument {at}': value for at, value in enumerate(args)}
-        values |= {f'argument {name!r}': value for name, value in kwargs.items()}
-        culprits = (f'{name} ({type(value).__name__})' for name, value in values.items() if not self._can_dump(value))
-        return _UnpicklableError(
-            f'{func_name}: {next(culprits, "the call")} cannot be serialized with {_name_of(self.serializer)} '
-            f'({error}); pass something plain, such as an id'
-        )
+    def _dump(self, value: Any, owner: str, parts: Mapping[str, Any]) -> bytes:
+        """Serialize `value`; the error says which of its parts cannot be."""
+        try:
+            return self.serializer.dumps(value)
+        except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
+            culprits = (f'{name} ({type(part).__name__})' for name, part in parts.items() if not self._can_dump(part))
+            raise _UnpicklableError(
+                f'{owner}: {next(culprits, "it")} cannot be serialized with {_name_of(self.serializer)} '
+                f'({_in_one_line(error)}); pass something plain, such as an id'
+            ) from error
 
     def _can_dump(self, value: Any) -> bool:
         try:
@@ -836,7 +836,7 @@ class Job:
         is_placeholder = len(self.meta) == 1 and self.meta.get('unserialized') is unreadable
         if unreadable is not None and is_placeholder:
             return unreadable
-        return self.serializer.dumps(self.meta)
+        return self._dump(self.meta, f'Job {self.id}', {f'meta {name!r}': value for name, value in self.meta.items()})
 
     def to_submission(self, at_front: bool = False, unique: bool = False) -> transitions.Submission:
         """This job as `transitions.enqueue` takes it."""
@@ -1246,6 +1246,10 @@ def _name_of(serializer: Any) -> str:
     return getattr(serializer, '__name__', None) or type(serializer).__name__
 
 
+def _in_one_line(error: Exception) -> str:
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
 def _stop_reading(pipeline: Pipeline) -> None:
     """Have a pipeline that watches keys queue what comes next, instead of running it at once."""
     if pipeline.watching and not pipeline.explicit_transaction:
@@ -1260,6 +1264,7 @@ _SPECIAL_FIELDS: tuple[tuple[str, _StoredField], ...] = (
     ('webhooks', _StoredWebhooks(next(field for field in job_hash.FIELDS if field.name == 'webhooks'))),
 )
 
+Job.connection = _DefaultConnection()  # type: ignore[assignment]
 for _field in job_hash.FIELDS:
     setattr(Job, _field.attribute, _StoredField(_field))
 for _attribute, _stored in _SPECIAL_FIELDS:

@@ -21,7 +21,7 @@ from greenq.defaults import DEFAULT_FAILURE_TTL, DEFAULT_JOB_TIMEOUT, DEFAULT_RE
 from greenq.exceptions import DequeueTimeout, DuplicateJobError, NoSuchJobError
 from greenq.intermediate_queue import IntermediateQueue
 from greenq.job import Job, JobStatus
-from greenq.job_lifecycle import format_exc_info
+from greenq.job_lifecycle import death_penalty_here, format_exc_info
 from greenq.job_options import Args, Function, JobOptions, Kwargs, check_distinct, check_unique, parse
 from greenq.registry import (
     BaseRegistry,
@@ -380,8 +380,6 @@ class Queue:
             rate_limit=rate_limit,
             webhooks=webhooks,
         )
-        if unique:
-            check_unique(job_id, bool(depends_on), rate_limit is not None)
         job = self.create_job(func, args, kwargs, **options.given())
         return self.enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
 
@@ -691,12 +689,12 @@ class Queue:
         except BaseException as error:
             exc_string = format_exc_info(sys.exc_info())
             self._record_sync_failure(job, exc_string)
-            execute_failure_callback(job, self.death_penalty_class, *sys.exc_info())
+            execute_failure_callback(job, death_penalty_here(self.death_penalty_class), *sys.exc_info())
             job.send_webhooks(JobStatus.FAILED, exc_string=exc_string)
             if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            execute_success_callback(job, self.death_penalty_class, job._result)
+            execute_success_callback(job, death_penalty_here(self.death_penalty_class), job._result)
             job.send_webhooks(JobStatus.FINISHED)
         return job
 

@@ -17,7 +17,7 @@ from greenq.connections import get_connection_kwargs, resolve_connection
 from greenq.defaults import DEFAULT_FAILURE_TTL, FORMAT_KEY_PREFIX
 from greenq.exceptions import AbandonedJobError, InvalidJobOperation, NoSuchJobError
 from greenq.job import Job, JobStatus
-from greenq.job_lifecycle import call_exception_handlers
+from greenq.job_lifecycle import call_exception_handlers, death_penalty_here
 from greenq.rate_limit import RateLimitRegistry
 from greenq.results import Result, encode_exc_string
 from greenq.serializers import Serializer, resolve_serializer
@@ -414,7 +414,7 @@ class StartedJobRegistry(BaseRegistry):
         # There is no traceback: what ran the job died in another process.
         exc_info = (AbandonedJobError, AbandonedJobError(f'The worker that ran job {job.id} is gone'), None)
         try:
-            execute_failure_callback(job, self.death_penalty_class, *exc_info)
+            execute_failure_callback(job, death_penalty_here(self.death_penalty_class), *exc_info)
         except Exception:
             logger.exception('%s cleanup: failure callback for job %s raised', type(self).__name__, job.id)
         try:

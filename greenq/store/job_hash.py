@@ -72,7 +72,9 @@ class Field:
             return self.codec.decode(value)
         except Exception as error:
             shown = truncate_long_string(repr(value), _LONGEST_VALUE_SHOWN)
-            raise ValueError(f'Job {job_id}: field {self.name!r} is damaged: {shown}; correct it or delete the job') from error
+            raise ValueError(
+                f'Job {job_id}: field {self.name!r} is damaged: {shown}; correct it or delete the job'
+            ) from error
 
     def write(self, fields: dict[str, Any], value: Any) -> None:
         """Add the attribute's value to the fields of a hash."""

@@ -253,7 +253,7 @@ def retry(
 
 
 def _fenced(client: Any, reply: Any) -> list[bool]:
-    return [] if isinstance(client, Pipeline) else [bool(item) for item in reply]
+    return [] if isinstance(client, Pipeline) else [item == 1 for item in reply]
 
 
 def release(
@@ -295,7 +295,7 @@ def cancel(
 def delete(client: Any, job_id: str, *, remove_from_queue: bool = True, delete_dependents: bool = False) -> bool:
     """Deletes a job with all that hangs on it; returns whether there was one."""
     flags = ['1' if remove_from_queue else '0', '1' if delete_dependents else '0']
-    return script('delete')(client, [keys.job(job_id)], [job_id, _iso(), *flags]) == 1
+    return bool(script('delete')(client, [keys.job(job_id)], [job_id, _iso(), *flags]) == 1)
 
 
 def requeue(client: Any, job_id: str, registry_key: str, queue: str, *, at_front: bool = False) -> str | None:
@@ -336,9 +336,11 @@ def compact(client: Any, queue: str) -> int:
 
 
 def promote_due(client: Any, queue: str, *, limit: int = 100) -> list[str]:
-    """Moves at most `limit` scheduled jobs whose time has come, by Redis' clock, into their queue; returns the ids."""
-    promoted, _ = script('promote_due')(client, [keys.registry('scheduled', queue)], [queue, _iso(), limit])
-    return _texts(promoted)
+    """Moves at most `limit` scheduled jobs whose time has come, by Redis' clock, into their queue; returns the ids.
+
+    Fewer than `limit`: none is left that is due.
+    """
+    return _texts(script('promote_due')(client, [keys.registry('scheduled', queue)], [queue, _iso(), limit]))
 
 
 def promote_ready(client: Any, queue: str, job_ids: Sequence[str]) -> list[str]:
@@ -363,7 +365,7 @@ def clean_rate_limit(client: Any, rate_limit: str) -> bool:
         keys.rate_limit(rate_limit),
         keys.rate_limits(),
     ]
-    return script('clean_rate_limit')(client, key_names, [rate_limit]) == 1
+    return bool(script('clean_rate_limit')(client, key_names, [rate_limit]) == 1)
 
 
 def join(
@@ -412,7 +414,7 @@ def beat(
 
 def extend(client: Any, worker: str, *, lease_ms: int) -> bool:
     """Extends a worker's lease and nothing else; returns whether it has one."""
-    return script('extend')(client, [keys.leases()], [worker, lease_ms]) == 1
+    return bool(script('extend')(client, [keys.leases()], [worker, lease_ms]) == 1)
 
 
 def depart(client: Any, worker: str, token: str, queues: Sequence[str]) -> int:

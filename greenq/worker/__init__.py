@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenq.defaults import DEFAULT_RESULT_TTL
 from greenq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus, signal_name
-from greenq.worker.base import log as logger
 from greenq.worker.fork_worker import HerokuWorker, RandomWorker, RoundRobinWorker, Worker
 from greenq.worker.simple_worker import SimpleWorker
+from greenq.worker.wiring import log as logger
 
 if TYPE_CHECKING:
     from greenq.worker.gevent_worker import GeventWorker as GeventWorker

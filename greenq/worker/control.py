@@ -24,13 +24,13 @@ class Control:
         self._handle = handle
         self._pubsub: Any = None
         self._is_stopping = False
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Subscribes, then listens in the background."""
         self._subscribe()
-        self._thread = threading.Thread(target=self._listen, name='greenq-control', daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._listen, name='greenq-control', daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Unsubscribes and ends the background listening."""
@@ -40,8 +40,8 @@ class Control:
                 self._pubsub.unsubscribe()
             except (RedisError, OSError):
                 pass
-        if self._thread is not None:
-            self._thread.join(timeout=1)
+        if self.thread is not None:
+            self.thread.join(timeout=1)
         if self._pubsub is not None:
             self._pubsub.close()
 

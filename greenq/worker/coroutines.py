@@ -92,5 +92,3 @@ class CoroutineLoop:
         started.send()
         loop.run_forever()
         loop.close()
-
-

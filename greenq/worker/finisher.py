@@ -97,7 +97,7 @@ class Finisher:
             if not was_accepted:
                 self.lost_count += 1
                 log.warning(
-                    'Worker %s: outcome of job %s dropped: its execution %s is no longer this worker\'s',
+                    "Worker %s: outcome of job %s dropped: its execution %s is no longer this worker's",
                     self._worker_name,
                     pending.outcome.job_id,
                     pending.outcome.execution_id,

@@ -8,7 +8,7 @@ import signal
 import time
 from random import shuffle
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from greenq.callbacks import execute_stopped_callback
 from greenq.exceptions import InvalidJobOperation, ShutDownImminentException
@@ -57,9 +57,7 @@ class Worker(BaseWorker):
         self.setup_work_horse_signals()
         self._is_horse = True
         try:
-            execution = self.execution
-            assert execution is not None
-            self.perform_job(job, queue, execution)
+            self.perform_job(job, queue, cast(Execution, self.execution))
         except BaseException:
             os._exit(1)
         os._exit(0)

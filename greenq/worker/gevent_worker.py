@@ -29,13 +29,15 @@ from greenq.queue import Queue
 from greenq.store import transitions
 from greenq.store.transitions import Claimed
 from greenq.utils import now
-from greenq.worker.base import COMMAND_SECONDS, BaseWorker, DequeueStrategy, Interrupted
+from greenq.worker.attempts import Interrupted
+from greenq.worker.base import BaseWorker
 from greenq.worker.coroutines import CoroutineLoop
 from greenq.worker.deadlines import GeventDeathPenalty
 from greenq.worker.finisher import Finisher
 from greenq.worker.in_flight import triple
 from greenq.worker.outcomes import Outcome
 from greenq.worker.reconnect import Backoff
+from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 
 #: Connections that all jobs share for what they do with greenq themselves (meta, enqueueing...).
 JOB_CONNECTIONS = 20
@@ -84,6 +86,9 @@ class GeventWorker(BaseWorker):
         super().__init__(*args, **kwargs)
         self.concurrency = concurrency
         self.grace = grace
+        self._reset_slots()
+
+    def _reset_slots(self) -> None:
         self._ready: deque[_Ready] = deque()
         self._idle: list[greenlet] = []
         self._slots: set[greenlet] = set()
@@ -113,6 +118,7 @@ class GeventWorker(BaseWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """As for every worker; refuses to start in a process that is not patched."""
         _refuse_unpatched_process()
+        self._reset_slots()
         super().bootstrap(*args, **kwargs)
         self._background = [gevent.spawn(self._commit_forever), gevent.spawn(self._look_after_forever)]
 
@@ -351,7 +357,7 @@ class GeventWorker(BaseWorker):
             self._put_back_ready()
 
     def _put_back_ready(self) -> None:
-        items = [item for item in self._ready]
+        items = list(self._ready)
         self._ready.clear()
         if not items:
             return
@@ -441,5 +447,3 @@ def _refuse_unpatched_process() -> None:
         'with `greenq worker -w greenq.GeventWorker`, or put `from gevent import monkey; monkey.patch_all()` before '
         'every other import'
     )
-
-

@@ -17,26 +17,18 @@ CHUNK = 100
 
 
 class Maintenance:
-    """Responsible for recovery (every few seconds) and cleaning (every `interval` seconds); `tick()` does what is due.
+    """Responsible for recovery, every few seconds, and for asking for cleaning; `tick()` does what is due.
 
-    `settle` ends an execution whose worker asked to have what it loses failed; `clean` cleans the registries.
+    `settle` ends an execution whose worker asked to have what it loses failed; `clean` cleans the registries if that
+    is due.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        worker_name: str,
-        interval: float,
-        settle: Callable[[Recovered], None],
-        clean: Callable[[], None],
-    ):
+    def __init__(self, client: Any, worker_name: str, settle: Callable[[Recovered], None], clean: Callable[[], None]):
         self._client = client
         self._worker_name = worker_name
-        self._interval = interval
         self._settle = settle
         self._clean = clean
         self._reaped_at = float('-inf')
-        self._cleaned_at = float('-inf')
 
     def tick(self) -> None:
         """Does what is due now. Trouble with Redis is raised."""
@@ -44,9 +36,7 @@ class Maintenance:
         if present - self._reaped_at >= REAP_SECONDS:
             self._reaped_at = present
             self.recover_lost()
-        if present - self._cleaned_at >= self._interval:
-            self._cleaned_at = present
-            self._clean()
+        self._clean()
 
     def recover_lost(self, lost_worker: str = '') -> int:
         """Recovers what dead workers held, or what `lost_worker` held; returns how many executions that were."""

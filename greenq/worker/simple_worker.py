@@ -8,7 +8,8 @@ from redis.exceptions import RedisError
 from greenq.defaults import BEAT_SECONDS, DEFAULT_WORKER_TTL
 from greenq.job import Job
 from greenq.queue import Queue
-from greenq.worker.base import BaseWorker, Interrupted
+from greenq.worker.attempts import Interrupted
+from greenq.worker.base import BaseWorker
 
 
 class SimpleWorker(BaseWorker):

@@ -96,7 +96,8 @@ class Waiter:
         try:
             for line in waiting:
                 self._client.execute_command('CLIENT', 'UNBLOCK', line.client_id)
-            return any([line.finish() for line in waiting])
+            parked = [line.finish() for line in waiting]
+            return any(parked)
         except (RedisError, OSError):
             self.close()
             return True

@@ -15,9 +15,10 @@ if not holder or redis.call('EXISTS', KEYS[1]) == 0 then
   return { 'missing' }
 end
 if holder ~= token then return { 'superseded' } end
+-- First of the writes because it needs no memory: a server at maxmemory then lets the others pass too.
+redis.call('EXPIRE', KEYS[1], tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[3], exact * 1000 + lease, worker)
 redis.call('HSET', KEYS[1], 'last_heartbeat', iso)
-redis.call('EXPIRE', KEYS[1], tonumber(ARGV[4]))
 redis.call('EXPIRE', KEYS[4], math.max(tonumber(ARGV[4]), lifetime + 60))
 local reply = { 'ok' }
 for at = 8, #ARGV, 3 do

@@ -8,11 +8,12 @@
 local worker, id, queue = ARGV[1], ARGV[5], ARGV[7]
 local lifetime = tonumber(ARGV[4])
 local now = clock()
+-- First because it frees memory: the rest then passes at maxmemory.
+redis.call('LREM', intermediate_key(queue), 1, id)
 local composite = start_job(id, ARGV[6], worker, ARGV[2], ARGV[3], now, lifetime)
 redis.call('ZADD', started_key(queue), now + lifetime, composite)
 redis.call('SADD', held_key(worker), composite)
 redis.call('SADD', worker_executions_key(worker), composite)
 redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
-redis.call('LREM', intermediate_key(queue), 1, id)
-redis.call('HSET', KEYS[2], 'state', 'busy')
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[2], 'state', 'busy') end
 return 1

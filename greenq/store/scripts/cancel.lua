@@ -11,6 +11,7 @@ local job = redis.call('HMGET', KEYS[1], 'status', 'origin', 'dependency_ids', '
 local status, queue = job[1], job[2] or ''
 if not status then return {} end
 if status == 'canceled' then return { status, {} } end
+local _, dependencies = pcall(cjson.decode, ARGV[4] == '1' and job[3] or '[]')
 local now = clock()
 redis.call('LREM', queue_key(queue), 1, id)
 local was_running = false
@@ -18,8 +19,8 @@ for _, execution in ipairs(redis.call('ZRANGE', executions_key(id), 0, -1)) do
   was_running = redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1 or was_running
 end
 leave_registry(id, status, queue)
-if ARGV[4] == '1' and job[3] and job[3] ~= '' then
-  for _, dependency in ipairs(cjson.decode(job[3])) do redis.call('SREM', dependents_key(dependency), id) end
+for _, dependency in ipairs(type(dependencies) == 'table' and dependencies or {}) do
+  redis.call('SREM', dependents_key(dependency), id)
 end
 redis.call('HSET', KEYS[1], 'status', 'canceled')
 redis.call('ZADD', canceled_key(queue), now, id)

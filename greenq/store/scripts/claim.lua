@@ -14,8 +14,10 @@ local count, is_repeat, queue_count = tonumber(ARGV[5]), ARGV[6] == '1', tonumbe
 local first_execution = 8 + queue_count
 local claimed, used = {}, {}
 
+-- A key that is no hash counts as a missing job: an error here would lose all that was popped with it.
 local function hash_of(id)
-  local flat = redis.call('HGETALL', job_key(id))
+  local flat = redis.pcall('HGETALL', job_key(id))
+  if flat.err then return {} end
   local status, origin
   for i = 1, #flat, 2 do
     if flat[i] == 'status' then status = flat[i + 1] elseif flat[i] == 'origin' then origin = flat[i + 1] end
@@ -31,7 +33,9 @@ local function recall_earlier_try()
     if mine[execution] then
       local flat, _, origin = hash_of(id)
       used[execution] = true
-      claimed[#claimed + 1] = { id, execution, origin or ARGV[8], flat }
+      if origin and redis.call('ZSCORE', started_key(origin), composite) then
+        claimed[#claimed + 1] = { id, execution, origin, flat }
+      end
     end
   end
 end
@@ -45,10 +49,12 @@ local now = clock()
 local next_execution = first_execution
 local started, composites = {}, {}
 
+-- The registries are those of the job's origin, where every other script looks for it; a hash without one gets it.
 local function start(id, queue)
   local flat, status, origin = hash_of(id)
   if #flat == 0 or status == 'canceled' then return end
-  queue = queue or origin or ARGV[8]
+  if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[8]) end
+  queue = (origin ~= '' and origin) or queue or ARGV[8]
   while used[ARGV[next_execution]] do next_execution = next_execution + 1 end
   local execution = ARGV[next_execution]
   next_execution = next_execution + 1
@@ -77,6 +83,6 @@ if #composites > 0 then
   redis.call('SADD', held_key(worker), unpack(composites))
   redis.call('SADD', worker_executions_key(worker), unpack(composites))
   redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
-  redis.call('HSET', KEYS[3], 'state', 'busy')
+  if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HSET', KEYS[3], 'state', 'busy') end
 end
 return claimed

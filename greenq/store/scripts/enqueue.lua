@@ -20,7 +20,7 @@ local function met(options)
   return true
 end
 
-local function defer(id, options)
+local function defer(id, ttl, options)
   redis.call('HSET', job_key(id), 'status', 'deferred')
   redis.call('HDEL', job_key(id), 'enqueued_at')
   redis.call('ZADD', deferred_key(queue), now, id)
@@ -28,11 +28,12 @@ local function defer(id, options)
     redis.call('SADD', dependents_key(dependency), id)
     redis.call('SADD', dependencies_key(id), dependency)
   end
+  if ttl then redis.call('EXPIRE', dependencies_key(id), ttl) end
   return 'deferred'
 end
 
-local function place(id, at_front, options)
-  if options and not met(options) then return defer(id, options) end
+local function place(id, at_front, ttl, options)
+  if options and not met(options) then return defer(id, ttl, options) end
   if options and options.rate_limit then
     redis.call('HDEL', job_key(id), 'enqueued_at')
     if at_front then redis.call('HSET', job_key(id), 'enqueue_at_front', '1') end
@@ -43,7 +44,8 @@ local function place(id, at_front, options)
   return 'queued'
 end
 
-local function store(id, ttl, first, last)
+local function store(id, ttl, is_known, first, last)
+  if is_known then renew(id) end
   for from = first, last, 4000 do
     redis.call('HSET', job_key(id), unpack(ARGV, from, math.min(from + 3999, last)))
   end
@@ -68,8 +70,8 @@ while at <= #ARGV do
     replies[#replies + 1] = 'duplicate'
   else
     if old[1] then leave_registry(id, old[1], old[3] or queue) end
-    store(id, ttl, first, last)
-    replies[#replies + 1] = place(id, at_front, options)
+    store(id, ttl, old[1], first, last)
+    replies[#replies + 1] = place(id, at_front, ttl, options)
   end
 end
 return replies

@@ -5,6 +5,7 @@
 --- @include clock
 
 local _, now = clock()
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+-- Removed before it is added: a write that frees memory goes first, so that this passes at maxmemory.
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('ZADD', KEYS[1], now * 1000 + tonumber(ARGV[2]), ARGV[1])
 return 1

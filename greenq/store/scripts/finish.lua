@@ -4,7 +4,8 @@
 --       job id, execution id ('' without a lease), queue, result ttl (s; -1 forever, 0 delete), started (epoch),
 --       ended (epoch), ended (ISO), return value (encoded, '' for none), options (JSON or '')
 --       options: rate_limit (key), repeat {left, intervals, due (epoch; 0 at once)}
--- Returns for each execution 1, or 0 if it was no longer the caller's (then nothing was written for it).
+-- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); 2 if its job was
+-- canceled meanwhile (then its result was kept, and the job stays canceled).
 --- @include clock
 --- @include execution
 --- @include result
@@ -28,7 +29,7 @@ local function register(id, queue, ttl)
   entries[#entries + 1] = id
   if ttl > 0 then
     redis.call('EXPIRE', job_key(id), ttl)
-    if redis.call('EXISTS', dependents_key(id), dependencies_key(id)) > 0 then expire_job(id, ttl) end
+    if ttl < 60 or redis.call('EXISTS', dependents_key(id), dependencies_key(id)) > 0 then expire_job(id, ttl) end
   end
 end
 
@@ -62,6 +63,16 @@ local function settle(id, execution, queue, at)
   if options and options.rate_limit and status ~= 'queued' then free_slot(id, options.rate_limit, now, iso) end
 end
 
+-- A canceled job that ran to its end keeps its result: the execution's record shows that nobody else has run it.
+local function keep_result_of_canceled(id, execution, at)
+  local composite = id .. ':' .. execution
+  if redis.call('HGET', job_key(id), 'status') ~= 'canceled' then return false end
+  if redis.call('EXISTS', execution_key(composite)) == 0 then return false end
+  drop(id, execution, worker)
+  add_result(id, 1, worker, ARGV[at + 7], '', execution, ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 3]))
+  return true
+end
+
 for at = 5, #ARGV, 9 do
   local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if take(id, execution, queue) then
@@ -69,6 +80,8 @@ for at = 5, #ARGV, 9 do
     done = done + 1
     working_time = working_time + tonumber(ARGV[at + 5]) - tonumber(ARGV[at + 4])
     replies[#replies + 1] = 1
+  elseif execution ~= '' and keep_result_of_canceled(id, execution, at) then
+    replies[#replies + 1] = 2
   else
     replies[#replies + 1] = (is_repeat and recorded(id, execution)) and 1 or 0
   end

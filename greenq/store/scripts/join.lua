@@ -10,13 +10,13 @@ local worker, token, again = ARGV[1], ARGV[2], ARGV[6] == '1'
 local _, now = clock()
 local queue_count = tonumber(ARGV[7])
 local holder = redis.call('HGET', KEYS[2], 'token')
-if not again then
+if again then
+  if holder and holder ~= token then return 'taken' end
+elseif holder ~= token then
   local lease = redis.call('ZSCORE', KEYS[3], worker)
   if lease and tonumber(lease) > now * 1000 then return 'taken' end
   local is_alive = redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'death') == 0
   if not lease and is_alive then return 'taken' end
-elseif holder and holder ~= token then
-  return 'taken'
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], unpack(ARGV, 8 + queue_count))

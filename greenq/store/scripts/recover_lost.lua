@@ -48,6 +48,19 @@ local function recover(worker, composite, on_lost)
   replies[#replies + 1] = { id, execution, queue, status }
 end
 
+-- The latest first, as each goes to the front of its queue, so that in the end the oldest is foremost.
+local function latest_first(composites)
+  local since = {}
+  for _, composite in ipairs(composites) do
+    since[composite] = redis.call('HGET', job_key(string.match(composite, '^(.*):')), 'enqueued_at') or ''
+  end
+  table.sort(composites, function(a, b)
+    if since[a] ~= since[b] then return since[a] > since[b] end
+    return a > b
+  end)
+  return composites
+end
+
 local function bury(worker)
   redis.call('ZREM', KEYS[1], worker)
   redis.call('DEL', member_key(worker), held_key(worker), worker_executions_key(worker))
@@ -61,7 +74,8 @@ local function recover_worker(worker)
   if worker == me then return end
   unpark(worker)
   local on_lost = redis.call('HGET', member_key(worker), 'on_lost') or 'requeue'
-  for _, composite in ipairs(redis.call('SRANDMEMBER', held_key(worker), budget) or {}) do
+  for _, composite in ipairs(latest_first(redis.call('SMEMBERS', held_key(worker)))) do
+    if budget == 0 then return end
     recover(worker, composite, on_lost)
     budget = budget - 1
   end

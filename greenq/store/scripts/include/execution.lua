@@ -2,9 +2,9 @@
 
 -- Whether the caller still owns the execution: it is in the started registry, from which every other party that
 -- takes it over (a reaper, a cancel, RQ's own cleaning) removes it. An empty execution id is a run without a lease,
--- in the process of its producer. Its first write frees memory, so it passes at maxmemory.
+-- in the process of its producer: its job must still exist. Its first write frees memory, so it passes at maxmemory.
 local function take(id, execution, queue)
-  if execution == '' then return true end
+  if execution == '' then return redis.call('EXISTS', job_key(id)) == 1 end
   return redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1
 end
 

@@ -20,18 +20,24 @@ local function add_result(id, kind, worker, value, exc_string, execution, starte
   end
 end
 
--- Deletes a job that is not to be kept, leaving its enqueue token for a minute so that a repeat of the enqueue that
--- is still on its way does not bring the job back.
+-- Leaves the enqueue token of a job that goes away for a minute, so that a repeat of the enqueue that is still on its
+-- way does not bring the job back.
+local function leave_token(id, token)
+  if token and token ~= '' then redis.call('SET', tombstone_key(id), token, 'EX', 60) end
+end
+
+-- Deletes a job that is not to be kept.
 local function forget_job(id)
   local job = redis.call('HMGET', job_key(id), 'greenq_token', 'group_id')
   redis.call('DEL', job_key(id), dependents_key(id), dependencies_key(id), results_key(id))
-  if job[1] and job[1] ~= '' then redis.call('SET', tombstone_key(id), job[1], 'EX', 60) end
+  leave_token(id, job[1])
   if job[2] and job[2] ~= '' then redis.call('SREM', group_key(job[2]), id) end
 end
 
 -- Sets when a job that has ended goes away; its sets of dependents go with it.
 local function expire_job(id, ttl)
   if ttl <= 0 then return end
+  if ttl < 60 then leave_token(id, redis.call('HGET', job_key(id), 'greenq_token')) end
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('EXPIRE', dependents_key(id), ttl)
   redis.call('EXPIRE', dependencies_key(id), ttl)

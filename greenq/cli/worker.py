@@ -1,0 +1,288 @@
+"""`greenq worker`: from options and settings to a running worker. How a worker works is greenq.worker's business."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from greenq import bootstrap
+from greenq.cli.config import Config, pass_config
+from greenq.cli.errors import CommandError, one_line
+from greenq.defaults import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE_SECONDS,
+    DEFAULT_JOB_MONITORING_INTERVAL,
+    DEFAULT_LOGGING_DATE_FORMAT,
+    DEFAULT_LOGGING_FORMAT,
+    DEFAULT_MAINTENANCE_TASK_INTERVAL,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_WORKER_TTL,
+)
+
+if TYPE_CHECKING:
+    from greenq.worker import BaseWorker
+
+STRATEGIES = ('default', 'random', 'round_robin')
+
+
+@click.command()
+@click.option('--burst', '-b', is_flag=True, help='Stop when the queues are empty.')
+@click.option(
+    '--concurrency',
+    type=click.IntRange(min=1),
+    help=f'Jobs that a gevent worker runs at once.  [default: {DEFAULT_CONCURRENCY}]',
+)
+@click.option(
+    '--grace',
+    type=click.FloatRange(min=0),
+    help=f'Seconds that a gevent worker lets jobs go on when told to stop.  [default: {DEFAULT_GRACE_SECONDS}]',
+)
+@click.option('--logging_level', '--logging-level', 'logging_level', help='DEBUG, INFO, WARNING or ERROR.')
+@click.option('--log-format', default=DEFAULT_LOGGING_FORMAT, help='Format of log lines.')
+@click.option('--date-format', default=DEFAULT_LOGGING_DATE_FORMAT, help='Format of times in log lines.')
+@click.option('--name', '-n', help='Name of the worker.  [default: a random one]')
+@click.option('--results-ttl', type=int, default=DEFAULT_RESULT_TTL, help='Seconds that results are kept.')
+@click.option(
+    '--worker-ttl',
+    type=int,
+    default=DEFAULT_WORKER_TTL,
+    help='Seconds without a sign of life after which it counts as dead.',
+)
+@click.option(
+    '--maintenance-interval',
+    type=int,
+    default=DEFAULT_MAINTENANCE_TASK_INTERVAL,
+    help='Seconds between two cleanings of the registries.',
+)
+@click.option(
+    '--job-monitoring-interval',
+    type=int,
+    default=DEFAULT_JOB_MONITORING_INTERVAL,
+    help='Seconds between two looks of a forking worker at its child.',
+)
+@click.option('--disable-job-desc-logging', is_flag=True, help='Keep the descriptions of jobs out of the log.')
+@click.option('--verbose', '-v', is_flag=True, help='Log more.')
+@click.option('--quiet', '-q', is_flag=True, help='Log only warnings and errors.')
+@click.option('--exception-handler', multiple=True, help='Dotted path of a handler of exceptions; may be repeated.')
+@click.option('--pid', help='File to write the process id to.')
+@click.option(
+    '--disable-default-exception-handler', '-d', is_flag=True, help='Do not move failed jobs to the failed registry.'
+)
+@click.option('--max-jobs', type=int, help='Stop after this many jobs.')
+@click.option('--max-idle-time', type=int, help='Stop after this many seconds without a job.')
+@click.option('--with-scheduler', '-s', is_flag=True, help='Enqueue scheduled jobs when they are due.')
+@click.option(
+    '--on-lost',
+    type=click.Choice(['requeue', 'fail']),
+    help='What becomes of a job whose worker dies.  [default: requeue for gevent, fail for others]',
+)
+@click.option(
+    '--dequeue-strategy', '-ds', default='default', help='Order of the queues: default, random or round_robin.'
+)
+@click.option('--sentry-dsn', envvar=['GREENQ_SENTRY_DSN', 'RQ_SENTRY_DSN'], help='Where to report exceptions of jobs.')
+@click.argument('queue_names', metavar='[QUEUES]...', nargs=-1)
+@pass_config
+def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
+    """Run a worker for the given queues, most important first; without any, for `default`."""
+    plan = _Plan(**options)
+    worker_class = _load_worker_class(config)
+    _check(plan, worker_class, config)
+    _configure_logging(config.settings.get('DICT_CONFIG'))
+    if plan.pid:
+        _write_pid(plan.pid)
+    handlers = [_import_handler(name) for name in plan.exception_handler]
+    dsn = plan.sentry_dsn or config.settings.get('SENTRY_DSN')
+    if dsn:
+        from greenq.cli.sentry import start_sentry
+
+        handlers.insert(0, start_sentry(dsn))
+    _refuse_while_suspended(config)
+    try:
+        _run(_build(worker_class, config, plan, queue_names, handlers), plan)
+    except ValueError as error:
+        # The worker's loop lets none out: one comes from an argument, or a name that another worker has.
+        raise CommandError(f'Cannot start the worker: {one_line(error)}.') from error
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The options of this command, by their names."""
+
+    burst: bool
+    concurrency: int | None
+    grace: float | None
+    logging_level: str | None
+    log_format: str
+    date_format: str
+    name: str | None
+    results_ttl: int
+    worker_ttl: int
+    maintenance_interval: int
+    job_monitoring_interval: int
+    disable_job_desc_logging: bool
+    verbose: bool
+    quiet: bool
+    exception_handler: Sequence[str]
+    pid: str | None
+    disable_default_exception_handler: bool
+    max_jobs: int | None
+    max_idle_time: int | None
+    with_scheduler: bool
+    on_lost: str | None
+    dequeue_strategy: str
+    sentry_dsn: str | None
+
+    @property
+    def level(self) -> str | None:
+        """What to set the loggers to; None leaves it to the worker."""
+        if self.verbose:
+            return 'DEBUG'
+        return 'WARNING' if self.quiet else self.logging_level
+
+    @property
+    def own_arguments(self) -> dict[str, Any]:
+        """What RQ's workers do not take: only what was given, for subclasses with a constructor written for RQ."""
+        on_lost = {} if self.on_lost is None else {'on_lost': self.on_lost}
+        return {**on_lost, **self.gevent_arguments}
+
+    @property
+    def gevent_arguments(self) -> dict[str, Any]:
+        """Those of the options for concurrent workers that were given."""
+        given = {'concurrency': self.concurrency, 'grace': self.grace}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _load_worker_class(config: Config) -> type[BaseWorker]:
+    """The class to run. Does not return, but starts over, where the class needs a process patched from the start."""
+    with warnings.catch_warnings(record=True) as caught:
+        worker_class = config.worker_class
+    needs_patching = getattr(worker_class, 'needs_monkey_patching', False)
+    if needs_patching and not bootstrap.is_patched_first() and bootstrap.may_restart():
+        # Not shown before: that its module patches too late is true here, and no longer after the restart.
+        bootstrap.restart_patched()
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return worker_class
+
+
+# ---- checks, before anything is written anywhere ----
+
+
+def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
+    if plan.verbose and plan.quiet:
+        raise CommandError('Flags --verbose and --quiet are mutually exclusive. Leave one of them out.')
+    if plan.logging_level is not None and plan.logging_level.upper() not in logging.getLevelNamesMapping():
+        raise CommandError(f'Unknown logging level {plan.logging_level!r}: choose DEBUG, INFO, WARNING or ERROR.')
+    try:
+        logging.Formatter(plan.log_format, plan.date_format)
+    except ValueError as error:
+        raise CommandError(f'Invalid --log-format {plan.log_format!r}: {one_line(error)}.') from None
+    if plan.dequeue_strategy not in STRATEGIES:
+        raise CommandError(
+            f'Dequeue Strategy can only be one of {", ".join(STRATEGIES)}: {plan.dequeue_strategy!r} is unknown.'
+        )
+    if plan.gevent_arguments and not getattr(worker_class, 'accepts_concurrency', False):
+        given = ' and '.join(f'--{name}' for name in plan.gevent_arguments)
+        raise CommandError(
+            f'{given} cannot be used with {config.worker_class_name}, which does not run jobs concurrently. '
+            f'Use -w gevent, or leave out {given}.'
+        )
+
+
+def _configure_logging(dict_config: dict[str, Any] | None) -> None:
+    if not dict_config:
+        return
+    try:
+        logging.config.dictConfig(dict_config)
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        cause = f' ({one_line(error.__cause__)})' if error.__cause__ else ''
+        raise CommandError(f'Cannot use DICT_CONFIG of the settings: {one_line(error)}{cause}.') from error
+
+
+def _import_handler(name: str) -> Callable[..., Any]:
+    from greenq.utils import import_attribute
+
+    try:
+        handler = import_attribute(name)
+    except Exception as error:
+        raise CommandError(
+            f'Cannot import exception handler {name!r}: {one_line(error)}. '
+            f'Give --exception-handler a dotted path that can be imported from here.'
+        ) from error
+    if not callable(handler):
+        raise CommandError(f'Exception handler {name!r} is not callable: give the dotted path of a function.')
+    return handler  # type: ignore[no-any-return]
+
+
+def _write_pid(path: str) -> None:
+    try:
+        with open(os.path.expanduser(path), 'w') as file:
+            file.write(str(os.getpid()))
+    except OSError as error:
+        raise CommandError(
+            f'Cannot write the process id to {path!r}: {error.strerror}. Give --pid another file.'
+        ) from error
+
+
+def _refuse_while_suspended(config: Config) -> None:
+    from greenq.suspension import is_suspended
+
+    if is_suspended(config.connection):
+        click.secho('RQ is currently suspended, to resume job execution run "rq resume"', fg='red')
+        sys.exit(1)
+
+
+# ---- the worker ----
+
+
+def _build(
+    worker_class: type[BaseWorker],
+    config: Config,
+    plan: _Plan,
+    queue_names: Sequence[str],
+    handlers: list[Callable[..., Any]],
+) -> BaseWorker:
+    return worker_class(
+        [config.queue(name) for name in _names(queue_names, config)],
+        name=plan.name or config.settings.get('NAME'),
+        connection=config.connection,
+        worker_ttl=plan.worker_ttl,
+        default_result_ttl=plan.results_ttl,
+        maintenance_interval=plan.maintenance_interval,
+        job_monitoring_interval=plan.job_monitoring_interval,
+        job_class=config.job_class,
+        queue_class=config.queue_class,
+        exception_handlers=handlers or None,
+        disable_default_exception_handler=plan.disable_default_exception_handler,
+        log_job_description=not plan.disable_job_desc_logging,
+        serializer=config.serializer,
+        **plan.own_arguments,
+    )
+
+
+def _names(queue_names: Sequence[str], config: Config) -> Sequence[str]:
+    names = queue_names or config.settings.get('QUEUES') or 'default'
+    return [names] if isinstance(names, str) else names
+
+
+def _run(instance: BaseWorker, plan: _Plan) -> None:
+    from greenq.worker import DequeueStrategy
+
+    instance.work(
+        burst=plan.burst,
+        logging_level=plan.level,
+        date_format=plan.date_format,
+        log_format=plan.log_format,
+        max_jobs=plan.max_jobs,
+        max_idle_time=plan.max_idle_time,
+        with_scheduler=plan.with_scheduler,
+        dequeue_strategy=DequeueStrategy(plan.dequeue_strategy),
+    )

@@ -1,0 +1,198 @@
+"""What a worker does besides its jobs: beats, recovery of lost jobs, cleaning, commands."""
+
+import signal
+import threading
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from greenq.worker.control import Control
+from greenq.worker.heartbeat import Heartbeat
+from greenq.worker.maintenance import Maintenance
+
+if TYPE_CHECKING:
+    from greenq.worker.base import BaseWorker
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from greenq.callbacks import execute_failure_callback
+from greenq.command import handle_command, parse_payload
+from greenq.defaults import (
+    LEASE_SECONDS,
+    MAX_INTERRUPTIONS,
+)
+from greenq.exceptions import AbandonedJobError
+from greenq.group import Group
+from greenq.job import Job
+from greenq.job_lifecycle import call_exception_handlers
+from greenq.registry import clean_registries
+from greenq.store import queries, transitions
+from greenq.store.transitions import Claimed, Recovered
+from greenq.utils import (
+    now,
+)
+from greenq.worker import outcomes
+from greenq.worker_registration import clean_worker_registry
+
+if TYPE_CHECKING:
+    pass
+
+from greenq.worker.attempts import Attempts
+
+
+class Upkeep(Attempts):
+    """Keeps the worker alive in Redis and looks after others."""
+
+    @cached_property
+    def _heart(self) -> Heartbeat:
+        return Heartbeat(self._beat_client, self.name, self._token, self.executions, self._rejoin)
+
+    @cached_property
+    def _maintenance(self) -> Maintenance:
+        return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due)
+
+    @cached_property
+    def _control(self) -> Control:
+        return Control(self._new_client(socket_timeout=None), self.pubsub_channel_name, self.handle_payload)
+
+    def _join(self, again: bool = False) -> str:
+        self.birth_date = self.birth_date if again and self.birth_date else now()
+        self.last_heartbeat = now()
+        return transitions.join(
+            self._beat_client,
+            self.name,
+            self._token,
+            self.queue_names(),
+            self.serialize(),
+            lease_ms=LEASE_SECONDS * 1000,
+            worker_ttl=self.worker_ttl + 60,
+            on_lost=self.on_lost,
+            again=again,
+        )
+
+    def _rejoin(self) -> None:
+        self._join(again=True)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Extends the lease; `timeout` (s) is how long RQ's record of the worker lives without another beat."""
+        self._heart.beat(timeout or self.worker_ttl + 60)
+        self.last_heartbeat = now()
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds that RQ's readers expect a wait for jobs to last at most."""
+        return max(1, self.worker_ttl - 15)
+
+    @property
+    def connection_timeout(self) -> int:
+        """Seconds after which an unanswered wait for jobs has failed."""
+        return self.dequeue_timeout + 10
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Seconds that RQ would let an execution live without another beat."""
+        if job.timeout and job.timeout > 0:
+            return int(min(job.timeout - working_time, self.job_monitoring_interval)) + 60
+        return self.job_monitoring_interval + 60
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Whether the last cleaning is longer ago than the maintenance interval (s)."""
+        cleaned_at = self.last_cleaned_at
+        return cleaned_at is None or now() - cleaned_at > timedelta(seconds=self.maintenance_interval)
+
+    def _clean_if_due(self) -> None:
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()
+
+    def run_maintenance_tasks(self) -> None:
+        """Cleans registries and groups; one worker at a time."""
+        self.clean_registries()
+        self.clean_group_registries()
+
+    def clean_group_registries(self) -> None:
+        """Cleans the groups, which all queues share, unless another worker did within the maintenance interval."""
+        if Group.acquire_maintenance_lock(self.connection, max(int(self.maintenance_interval) - 1, 1)):
+            self.log.info('Worker %s: cleaning group registries', self.name)
+            Group.clean_registries(connection=self.connection)
+
+    def clean_registries(self) -> None:
+        """Cleans the registries of the worker's queues, unless another worker is at it."""
+        for queue in self.queues:
+            if queue.acquire_maintenance_lock():
+                self.log.info('Worker %s: cleaning registries for queue: %s', self.name, queue.name)
+                try:
+                    clean_registries(queue, self._exc_handlers)
+                    clean_worker_registry(queue)
+                    queue.intermediate_queue.cleanup(cast('BaseWorker', self), queue)
+                finally:
+                    queue.release_maintenance_lock()
+        self.last_cleaned_at = now()
+
+    def _recover_orphans(self) -> None:
+        """Recovers what is under this worker's lease though it does not run it: left by an incarnation that died."""
+        orphans = [item for item in queries.held_executions(self._client, self.name) if item[1] not in self.executions]
+        if self.on_lost == 'fail':
+            for job_id, execution_id, queue in orphans:
+                self._settle_adopted(Recovered(job_id, execution_id, queue, 'adopted'))
+        elif orphans:
+            self._release(orphans)
+
+    def _settle_adopted(self, item: Recovered) -> None:
+        """Fails, or retries if it may, a job whose worker died and had asked for RQ's rule."""
+        execution = self._new_execution(Claimed(item.job_id, item.execution_id, item.queue, {}))
+        error = AbandonedJobError(f'Worker died while running job {item.job_id}')
+        try:
+            job = self.job_class.fetch(item.job_id, self.connection, self.serializer)
+            job.ended_at = now()
+            execute_failure_callback(job, self.death_penalty_class, AbandonedJobError, error, None)
+            call_exception_handlers(self._exc_handlers, job, AbandonedJobError, error, None)
+        except RedisError:
+            raise
+        except Exception as problem:
+            self.log.exception('Worker %s: what follows the loss of job %s failed', self.name, item.job_id)
+            if not isinstance(problem, AbandonedJobError):
+                self._fail_damaged(execution, error)
+            return
+        text = f'Moved to FailedJobRegistry, due to AbandonedJobError, at {now()}'
+        self.handle_job_failure(job, self._queue_named(item.queue), exc_string=text, execution=execution)
+
+    def _release(self, executions: list[tuple[str, str, str]]) -> None:
+        transitions.release(
+            self._client,
+            self.name,
+            executions,
+            interruption_limit=MAX_INTERRUPTIONS,
+            poison_reason=outcomes.poison_reason(MAX_INTERRUPTIONS),
+        )
+
+    def subscribe(self) -> None:
+        """Starts to take commands."""
+        self.log.info('Worker %s: subscribing to channel %s', self.name, self.pubsub_channel_name)
+        self._control.start()
+
+    def unsubscribe(self) -> None:
+        """Ends to take commands."""
+        self._control.stop()
+
+    @property
+    def pubsub_thread(self) -> threading.Thread | None:
+        """What listens for commands."""
+        return self._control.thread
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Carries out a command."""
+        self.log.debug('Worker %s: received message: %s', self.name, message)
+        handle_command(cast('BaseWorker', self), parse_payload(message))
+
+    def request_stop_execution(self, execution_id: str) -> None:
+        """Stops one execution: the job becomes stopped, not failed."""
+        execution = self.executions.get(execution_id)
+        if execution is None:
+            self.log.warning('Not running execution %s, command ignored.', execution_id)
+            return
+        self._stopped_job_id = execution.job_id
+        self.kill_horse()
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """Kills the process that runs the job; workers without one ignore it."""
