@@ -49,7 +49,9 @@ __all__ = ['VERSION', '__version__', *_HOMES]
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from greenq.compat import missing_name
+
+        raise missing_name(__name__, name)
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

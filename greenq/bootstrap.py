@@ -1,7 +1,7 @@
 """Where the console script starts: patches the process for a gevent worker before anything else is imported.
 
-It must import nothing but os, sys, types for annotations and, when it patches, gevent. What it cannot tell from a name
-alone (a user's own worker class) the command line finds out by importing it, and comes back by `restart_patched`.
+It must import nothing but os, sys, pickle, types for annotations and, when it patches, gevent. What it cannot tell from
+a name alone (a user's own worker class) the command line finds out by importing it, and comes back by `restart_patched`.
 """
 
 import os
@@ -38,6 +38,22 @@ def main() -> None:
     from greenq.cli import main as command
 
     command(prog_name='greenq')
+
+
+def run_child() -> None:
+    """What an interpreter that `greenq.fresh_process` started does; its standard input says what that is."""
+    global _entered
+    _entered = True
+    import pickle
+
+    plan = pickle.load(sys.stdin.buffer)
+    restarted = os.environ.pop(_PATCH_VARIABLE, None)
+    if restarted or plan['patched']:
+        _patch()
+
+    from greenq.fresh_process import child_main
+
+    child_main(plan['as_rq'])
 
 
 def chosen_worker_class(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:

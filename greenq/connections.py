@@ -195,3 +195,9 @@ def _embedded_url(url: str) -> str:
         )
     target = embedded.url(unquote(parts.path) or None)
     return f'{target}?{parts.query}' if parts.query else target
+
+
+def __getattr__(name: str) -> Any:
+    from greenq.compat import missing_name
+
+    raise missing_name(__name__, name)

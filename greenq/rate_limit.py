@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from greenq.connections import resolve_connection
-from greenq.job import JobStatus
 from greenq.store import keys, transitions
+from greenq.store.states import JobStatus
 from greenq.utils import as_text, current_timestamp
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ class _Entry(NamedTuple):
 
 
 _COMMANDS = {
+    'cron': _Entry('greenq.cli.cron:cron', 'Enqueue jobs at the times that a configuration gives.'),
     'demo': _Entry('greenq.cli.demo:demo', 'Run a thousand HTTP jobs on a server of its own, and show the speed.'),
     'empty': _Entry('greenq.cli.jobs:empty', 'Delete all jobs that wait in the given queues.'),
     'enqueue': _Entry('greenq.cli.jobs:enqueue', 'Put a job into a queue.'),
@@ -26,6 +27,7 @@ _COMMANDS = {
     'server': _Entry('greenq.cli.server:server', 'Run the embedded Redis-compatible server, and print its URL.'),
     'suspend': _Entry('greenq.cli.suspend:suspend', 'Keep all workers from starting jobs.'),
     'worker': _Entry('greenq.cli.worker:worker', 'Run a worker.'),
+    'worker-pool': _Entry('greenq.cli.worker_pool:worker_pool', 'Run several workers, and replace those that die.'),
 }
 
 

@@ -95,10 +95,10 @@ def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     plan = _Plan(**options)
     worker_class = _load_worker_class(config)
     _check(plan, worker_class, config)
-    _configure_logging(config.settings.get('DICT_CONFIG'))
+    configure_logging(config.settings.get('DICT_CONFIG'))
     if plan.pid:
         _write_pid(plan.pid)
-    handlers = [_import_handler(name) for name in plan.exception_handler]
+    handlers = [import_handler(name) for name in plan.exception_handler]
     dsn = plan.sentry_dsn or config.settings.get('SENTRY_DSN')
     if dsn:
         from greenq.cli.sentry import start_sentry
@@ -197,7 +197,7 @@ def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
         )
 
 
-def _configure_logging(dict_config: dict[str, Any] | None) -> None:
+def configure_logging(dict_config: dict[str, Any] | None) -> None:
     if not dict_config:
         return
     try:
@@ -207,7 +207,7 @@ def _configure_logging(dict_config: dict[str, Any] | None) -> None:
         raise CommandError(f'Cannot use DICT_CONFIG of the settings: {one_line(error)}{cause}.') from error
 
 
-def _import_handler(name: str) -> Callable[..., Any]:
+def import_handler(name: str) -> Callable[..., Any]:
     from greenq.utils import import_attribute
 
     try:
@@ -251,7 +251,7 @@ def _build(
     handlers: list[Callable[..., Any]],
 ) -> BaseWorker:
     return worker_class(
-        [config.queue(name) for name in _names(queue_names, config)],
+        [config.queue(name) for name in chosen_queues(queue_names, config)],
         name=plan.name or config.settings.get('NAME'),
         connection=config.connection,
         worker_ttl=plan.worker_ttl,
@@ -268,7 +268,7 @@ def _build(
     )
 
 
-def _names(queue_names: Sequence[str], config: Config) -> Sequence[str]:
+def chosen_queues(queue_names: Sequence[str], config: Config) -> Sequence[str]:
     names = queue_names or config.settings.get('QUEUES') or 'default'
     return [names] if isinstance(names, str) else names
 

@@ -215,10 +215,13 @@ class BaseWorker(Upkeep):
         self.procline('Listening on ' + ','.join(self.queue_names()))
         while True:
             self._look_after()
-            for claimed in self._claim(1):
-                begun = self._begin(claimed)
+            claimed = self._claim(1)
+            for item in claimed:
+                begun = self._begin(item)
                 if begun is not None:
                     return begun
+            if claimed:
+                continue
             idle_left = math.inf if max_idle_time is None else idle_since + max_idle_time - time.monotonic()
             if timeout is None or idle_left <= 0:
                 return None

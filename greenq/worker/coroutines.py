@@ -11,10 +11,19 @@ from typing import Any
 
 from gevent import get_hub
 from gevent.monkey import get_original
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 #: What a greenlet is switched to with: (result, exception).
 Reply = tuple[Any, BaseException | None]
+
+
+class _Call:
+    """A greenlet that waits for its coroutine, until it is over."""
+
+    def __init__(self) -> None:
+        self.greenlet = getcurrent()
+        self.task: asyncio.Task[Any] | None = None
+        self.is_over = False
 
 
 class CoroutineLoop:
@@ -22,27 +31,32 @@ class CoroutineLoop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._replies: deque[tuple[greenlet, Reply]] = deque()
+        self._replies: deque[tuple[_Call, Reply]] = deque()
         self._arrived: Any = None
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """The coroutine's result, or what it raised. If the greenlet is interrupted, the coroutine is cancelled."""
         loop = self._started_loop()
-        me = getcurrent()
+        call = _Call()
         context = contextvars.copy_context()
-        tasks: list[asyncio.Task[Any]] = []
 
         def begin() -> None:
-            task = loop.create_task(coroutine, context=context)
-            tasks.append(task)
-            task.add_done_callback(lambda done: self._reply(me, done))
+            call.task = loop.create_task(coroutine, context=context)
+            call.task.add_done_callback(lambda done: self._reply(call, done))
+
+        def cancel() -> None:
+            if call.task is not None:
+                call.task.cancel()
 
         loop.call_soon_threadsafe(begin)
         try:
             result, error = get_hub().switch()
         except BaseException:
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            loop.call_soon_threadsafe(cancel)
             raise
+        finally:
+            # By the time that a cancelled coroutine replies, the greenlet may wait for something else.
+            call.is_over = True
         if error is not None:
             raise error
         return result
@@ -54,41 +68,48 @@ class CoroutineLoop:
             self._arrived.stop()
             self._loop = None
 
-    def _reply(self, waiting: greenlet, task: 'asyncio.Task[Any]') -> None:
+    def _reply(self, call: _Call, task: 'asyncio.Task[Any]') -> None:
         """In the loop's thread."""
         if task.cancelled():
             reply: Reply = (None, asyncio.CancelledError())
         else:
             error = task.exception()
             reply = (None, error) if error is not None else (task.result(), None)
-        self._replies.append((waiting, reply))
+        self._replies.append((call, reply))
         self._arrived.send()
 
     def _deliver(self) -> None:
         """In the hub's thread."""
         while self._replies:
-            waiting, reply = self._replies.popleft()
-            if not waiting.dead:
-                waiting.switch(reply)
+            call, reply = self._replies.popleft()
+            if not call.is_over:
+                call.greenlet.switch(reply)
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            hub_loop = get_hub().loop
-            self._arrived = hub_loop.async_()
+            self._arrived = get_hub().loop.async_()
             self._arrived.start(self._deliver)
-            ready = deque[asyncio.AbstractEventLoop]()
-            started = hub_loop.async_()
-            get_original('_thread', 'start_new_thread')(self._serve, (ready, started))
-            while not ready:
-                get_hub().wait(started)
-            started.close()
-            self._loop = ready[0]
+            is_ready = get_original('_thread', 'allocate_lock')()
+            is_ready.acquire()
+            get_original('_thread', 'start_new_thread')(self._serve, (is_ready,))
+            # Blocks every greenlet for the millisecond that it takes, so that none of them starts a second loop.
+            is_ready.acquire()
+        assert self._loop is not None
         return self._loop
 
-    def _serve(self, ready: 'deque[asyncio.AbstractEventLoop]', started: Any) -> None:
-        loop = asyncio.new_event_loop()
+    def _serve(self, is_ready: Any) -> None:
+        self._loop = loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        ready.append(loop)
-        started.send()
-        loop.run_forever()
+        is_ready.release()
+        while not _has_stopped(loop):
+            pass
         loop.close()
+
+
+def _has_stopped(loop: asyncio.AbstractEventLoop) -> bool:
+    """Runs the loop; False if it was left by a `sys.exit` in some coroutine, after which the others go on."""
+    try:
+        loop.run_forever()
+    except (SystemExit, KeyboardInterrupt):
+        return False
+    return True

@@ -37,10 +37,12 @@ class Finisher:
         self._worker_name = worker_name
         self._idle_state = idle_state
         self._pending: deque[Pending] = deque()
+        self._being_written = 0
         self.lost_count = 0
 
     def __len__(self) -> int:
-        return len(self._pending)
+        """Outcomes that Redis does not have yet."""
+        return len(self._pending) + self._being_written
 
     def record(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
         """Takes charge of an outcome; writes it at once."""
@@ -55,7 +57,10 @@ class Finisher:
         """Writes all that has gathered, waiting out Redis trouble; returns False if it gave up (seconds)."""
         while self._pending:
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
-            if not self._write_patiently(batch, give_up_after):
+            self._being_written += len(batch)
+            is_written = self._write_patiently(batch, give_up_after)
+            self._being_written -= len(batch)
+            if not is_written:
                 self._pending.extendleft(reversed(batch))
                 return False
         return True

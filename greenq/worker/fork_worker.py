@@ -94,9 +94,13 @@ class Worker(BaseWorker):
             self._wake.drain()
 
     def _is_overdue(self, job: Job) -> bool:
-        if not job.timeout or job.timeout < 0 or job.started_at is None:
+        try:
+            timeout = job.timeout
+        except ValueError:  # The field is damaged, by which the horse fails the job.
             return False
-        return (now() - job.started_at).total_seconds() > job.timeout + OVERDUE_SECONDS
+        if not timeout or timeout < 0 or job.started_at is None:
+            return False
+        return (now() - job.started_at).total_seconds() > timeout + OVERDUE_SECONDS
 
     def _look_at_horse(self, options: int) -> tuple[int | None, int | None, Any]:
         try:

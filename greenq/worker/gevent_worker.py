@@ -20,6 +20,7 @@ from greenlet import getcurrent, greenlet
 from redis.exceptions import RedisError
 
 from greenq.callbacks import execute_stopped_callback
+from greenq.command import parse_payload
 from greenq.connections import worker_connection
 from greenq.defaults import CLAIM_MAX_BATCH, DEFAULT_CONCURRENCY, DEFAULT_GRACE_SECONDS
 from greenq.exceptions import NotPatchedError, StopRequested
@@ -192,10 +193,14 @@ class GeventWorker(BaseWorker):
             wanted = min(wanted, left)
         if wanted <= 0:
             return self._wait_for_slot()
+        was_busy = self._busy_count() > 0
         claimed = self._claim(min(wanted, CLAIM_MAX_BATCH))
         if claimed:
             self._dispatch(claimed)
             self._gather(wanted)
+            return True
+        if burst and was_busy and not self._busy_count():
+            # What ended during the claim may have put its job back after it.
             return True
         return self._wait_for_work(burst, max_idle_time)
 
@@ -379,6 +384,14 @@ class GeventWorker(BaseWorker):
             gevent.sleep(1.0)
 
     # Commands
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Carries out a command; of its many jobs it stops the one that is named."""
+        command = parse_payload(message)
+        if command['command'] == 'stop-job':
+            self.request_stop_job(command.get('job_id', ''))
+        else:
+            super().handle_payload(message)
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stops just this execution."""

@@ -69,8 +69,17 @@ local function keep_result_of_canceled(id, execution, at)
   if redis.call('HGET', job_key(id), 'status') ~= 'canceled' then return false end
   if redis.call('EXISTS', execution_key(composite)) == 0 then return false end
   drop(id, execution, worker)
+  if tonumber(ARGV[at + 3]) == 0 then return true end
   add_result(id, 1, worker, ARGV[at + 7], '', execution, ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 3]))
   return true
+end
+
+local function lose(id, execution, at)
+  local kept = execution ~= '' and keep_result_of_canceled(id, execution, at)
+  local options = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or {}
+  if options.rate_limit then free_slot_of_loser(id, options.rate_limit, now, iso) end
+  if kept then return 2 end
+  return (is_repeat and recorded(id, execution)) and 1 or 0
 end
 
 for at = 5, #ARGV, 9 do
@@ -80,10 +89,8 @@ for at = 5, #ARGV, 9 do
     done = done + 1
     working_time = working_time + tonumber(ARGV[at + 5]) - tonumber(ARGV[at + 4])
     replies[#replies + 1] = 1
-  elseif execution ~= '' and keep_result_of_canceled(id, execution, at) then
-    replies[#replies + 1] = 2
   else
-    replies[#replies + 1] = (is_repeat and recorded(id, execution)) and 1 or 0
+    replies[#replies + 1] = lose(id, execution, at)
   end
 end
 

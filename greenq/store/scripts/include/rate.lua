@@ -37,3 +37,9 @@ local function free_slot(id, key, now, iso)
   local concurrency = tonumber(redis.call('HGET', rate_limit_key(key), 'concurrency') or 0)
   return fill_slots(key, concurrency, now, iso)
 end
+
+-- A canceled or deleted job keeps its slot for as long as it runs on; its outcome, though dropped, gives the slot back.
+local function free_slot_of_loser(id, key, now, iso)
+  local status = redis.call('HGET', job_key(id), 'status')
+  if not status or status == 'canceled' then free_slot(id, key, now, iso) end
+end

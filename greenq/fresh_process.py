@@ -1,0 +1,200 @@
+"""A child process that is a fresh interpreter, never a fork, with the face of `multiprocessing.Process`.
+
+Both ends of the hand-over are here: an unlinked file, the child's standard input, which holds the call to make and
+later the child's note to its parent. Nothing here knows workers or Redis.
+"""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, NoReturn
+
+from greenq.exceptions import ConfigurationError
+
+#: Exit status of a child that could not be set up; its note says why, and another one would fare no better.
+SETUP_FAILED = os.EX_CONFIG
+
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+
+#: How both ends find their parts in the file: the parent's own path first, since greenq itself may be found by it.
+_CHILD = (
+    'import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer); '
+    'from greenq.bootstrap import run_child; run_child()'
+)
+
+#: What a child calls: it returns what is to be done after all that can be wrong with the arguments is known.
+Setup = Callable[..., Callable[[], Any]]
+
+
+class FreshProcess:
+    """Calls, in a fresh interpreter, `setup(*args, **kwargs)`, and then what that returned.
+
+    All arguments are pickled. `patched`: whether the interpreter is monkey-patched before it imports anything else.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: str,
+        patched: bool = False,
+    ):
+        self.name = name
+        self._call = (setup, tuple(args), dict(kwargs or {}))
+        self._patched = patched
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._file: IO[bytes] | None = None
+        self._last_note: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f'<FreshProcess {self.name!r} pid={self.pid} exitcode={self.exitcode}>'
+
+    def start(self) -> None:
+        """Starts the interpreter. ConfigurationError if something it needs cannot be handed over."""
+        if self._popen is not None:
+            raise AssertionError(f'{self!r} was started before; make a new one')
+        self._file = _handover_file()
+        self._file.write(self._pickled())
+        self._file.flush()
+        self._file.seek(0)
+        # Signals that come before the child can deal with them wait: nobody sees a traceback of a half-started child.
+        with stop_signals_blocked():
+            self._popen = subprocess.Popen([sys.executable, *_own_flags(), '-c', _CHILD], stdin=self._file)
+
+    def _pickled(self) -> bytes:
+        try:
+            call = pickle.dumps(self._call)
+        except Exception as error:
+            raise ConfigurationError(
+                f'{self.name} cannot be started, since a fresh interpreter cannot be given all of its arguments: {error}'
+            ) from error
+        return pickle.dumps(sys.path) + pickle.dumps({'patched': self._patched, 'as_rq': _is_rq_aliased()}) + call
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None before the start."""
+        return self._popen.pid if self._popen else None
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; the negative number of the signal that ended it."""
+        if self._popen is None:
+            return None
+        if self._popen.poll() is not None and self._file is not None:
+            self._last_note = self._read_note()
+            self._file.close()
+            self._file = None
+        return self._popen.returncode
+
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._popen is not None and self.exitcode is None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end, at most `timeout` seconds."""
+        if self._popen is not None:
+            try:
+                self._popen.wait(timeout)
+            except subprocess.TimeoutExpired:
+                pass
+
+    def terminate(self) -> None:
+        """Sends SIGTERM; one that has ended is fine."""
+        if self._popen is not None:
+            self._popen.terminate()
+
+    def kill(self) -> None:
+        """Sends SIGKILL; one that has ended is fine."""
+        if self._popen is not None:
+            self._popen.kill()
+
+    def note(self) -> dict[str, Any]:
+        """What the child has told of itself: `error` if it could not be set up, else what `leave_note` was given."""
+        return self._last_note if self._file is None else self._read_note()
+
+    def _read_note(self) -> dict[str, Any]:
+        assert self._file is not None
+        # The child reads by the same offset, so it must not be moved.
+        content = os.pread(self._file.fileno(), 1 << 16, 0)
+        try:
+            note: dict[str, Any] = json.loads(content)
+        except ValueError:  # still the call, or half of a note
+            return {}
+        return note
+
+
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Holds back the signals that ask for a stop. Children started meanwhile hold them back, too."""
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def _handover_file() -> IO[bytes]:
+    # It holds the connection's password. In memory where that is possible, which also does without a writable disk.
+    if hasattr(os, 'memfd_create'):
+        return os.fdopen(os.memfd_create('greenq-handover'), 'w+b')
+    return tempfile.TemporaryFile()
+
+
+def _own_flags() -> list[str]:
+    """The flags of this interpreter (-O, -X, -W...), as multiprocessing repeats them for its children."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
+
+
+def _is_rq_aliased() -> bool:
+    compat = sys.modules.get('greenq.compat')
+    return compat is not None and compat.is_installed()
+
+
+# ---- in the child ----
+
+
+def child_main(as_rq: bool) -> None:
+    """What the child does once its interpreter is patched, if it has to be."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda signum, frame: os._exit(os.EX_OK))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    try:
+        if as_rq:
+            from greenq.compat import install_as_rq
+
+            install_as_rq()
+        setup, args, kwargs = pickle.load(sys.stdin.buffer)
+        work = setup(*args, **kwargs)
+    except Exception as error:
+        _refuse(error)
+    _let_go_of_file()
+    work()
+
+
+def leave_note(**note: Any) -> None:
+    """Tells the parent something, in the child's `setup`."""
+    os.ftruncate(0, 0)
+    os.pwrite(0, json.dumps(note).encode(), 0)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    # Python's own errors say little without their class.
+    is_terse = type(error).__module__ == 'builtins' and not isinstance(error, ValueError)
+    leave_note(error=f'{type(error).__name__}: {error}' if is_terse else str(error))
+    sys.exit(SETUP_FAILED)
+
+
+def _let_go_of_file() -> None:
+    """Jobs that read standard input find nothing there."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
