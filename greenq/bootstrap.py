@@ -1,7 +1,7 @@
 """Where the console script starts: patches the process for a gevent worker before anything else is imported.
 
-It must import nothing but os, sys, pickle, types for annotations and, when it patches, gevent. What it cannot tell from
-a name alone (a user's own worker class) the command line finds out by importing it, and comes back by `restart_patched`.
+It must import nothing but os, sys, pickle, types for annotations and, when it patches, gevent. What it cannot tell
+from a name alone (a user's own worker class) others find out by importing it, and come back by `restart_patched`.
 """
 
 import os
@@ -46,14 +46,14 @@ def run_child() -> None:
     _entered = True
     import pickle
 
-    plan = pickle.load(sys.stdin.buffer)
+    wants_patch = pickle.load(sys.stdin.buffer)
     restarted = os.environ.pop(_PATCH_VARIABLE, None)
-    if restarted or plan['patched']:
+    if restarted or wants_patch:
         _patch()
 
     from greenq.fresh_process import child_main
 
-    child_main(plan['as_rq'])
+    child_main()
 
 
 def chosen_worker_class(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:

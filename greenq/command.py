@@ -96,12 +96,7 @@ def handle_stop_execution_command(worker: BaseWorker, payload: Mapping[str, Any]
 
 def handle_stop_job_command(worker: BaseWorker, payload: Mapping[str, Any]) -> None:
     """Stop a job if it is what the worker runs."""
-    job_id = payload.get('job_id')
-    if job_id and worker.get_current_job_id() == job_id:
-        worker._stopped_job_id = job_id
-        worker.kill_horse()
-    else:
-        worker.log.warning('Not working on job %s, command ignored.', job_id)
+    worker.request_stop_job(payload.get('job_id', ''))
 
 
 _HANDLERS: dict[str, Callable[[BaseWorker, Mapping[str, Any]], None]] = {

@@ -30,9 +30,10 @@ def install_as_rq() -> None:
         return
     real = sorted(name for name in sys.modules if name == 'rq' or name.startswith('rq.'))
     if real:
+        more = f' and {len(real) - 5} more' if len(real) > 5 else ''
         raise ConfigurationError(
-            f'the real rq was imported before greenq could take its name: {", ".join(real)}; '
-            f'call greenq.compat.install_as_rq() first of all'
+            f'the real rq was imported before greenq could take its name: {", ".join(real[:5])}{more}; '
+            f'call greenq.compat.install_as_rq() before anything that imports rq'
         )
     sys.meta_path.insert(0, _FINDER)
 
@@ -110,7 +111,9 @@ _FINDER = _Finder()
 
 # ---- names that are gone ----
 
-_GIVE_CONNECTION = "give each queue, worker and job its client, as in Queue('default', connection=redis), or set REDIS_URL"
+_GIVE_CONNECTION = (
+    "give each queue, worker and job its client, as in Queue('default', connection=redis), or set REDIS_URL"
+)
 _FAILED_REGISTRY = 'use queue.failed_job_registry, or greenq.registry.FailedJobRegistry(name, connection=redis)'
 
 #: Name -> what to write instead, for the names of RQ's older releases that have no meaning any more.

@@ -549,7 +549,7 @@ class CronScheduler:
             self.created_at = str_to_date(stored['created_at'])
         try:
             self._cron_jobs = [CronJob.from_dict(data) for data in json.loads(stored.get('cron_jobs') or '[]')]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             self.log.warning('CronScheduler %s: cannot read its cron jobs: %s', self.name, error)
             self._cron_jobs = []
 

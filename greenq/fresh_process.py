@@ -4,6 +4,7 @@ Both ends of the hand-over are here: an unlinked file, the child's standard inpu
 later the child's note to its parent. Nothing here knows workers or Redis.
 """
 
+import importlib
 import json
 import os
 import pickle
@@ -61,8 +62,9 @@ class FreshProcess:
         """Starts the interpreter. ConfigurationError if something it needs cannot be handed over."""
         if self._popen is not None:
             raise AssertionError(f'{self!r} was started before; make a new one')
+        content = self._pickled()
         self._file = _handover_file()
-        self._file.write(self._pickled())
+        self._file.write(content)
         self._file.flush()
         self._file.seek(0)
         # Signals that come before the child can deal with them wait: nobody sees a traceback of a half-started child.
@@ -74,9 +76,10 @@ class FreshProcess:
             call = pickle.dumps(self._call)
         except Exception as error:
             raise ConfigurationError(
-                f'{self.name} cannot be started, since a fresh interpreter cannot be given all of its arguments: {error}'
+                f'{self.name} cannot be started: something it needs cannot be pickled for another interpreter: {error}'
             ) from error
-        return pickle.dumps(sys.path) + pickle.dumps({'patched': self._patched, 'as_rq': _is_rq_aliased()}) + call
+        surroundings = {'as_rq': _is_rq_aliased(), 'django': _is_django_ready()}
+        return b''.join([pickle.dumps(sys.path), pickle.dumps(self._patched), pickle.dumps(surroundings), call])
 
     @property
     def pid(self) -> int | None:
@@ -159,25 +162,38 @@ def _is_rq_aliased() -> bool:
     return compat is not None and compat.is_installed()
 
 
+def _is_django_ready() -> bool:
+    """Whether this is a process of Django's, whose models jobs may use; the settings are named in the environment."""
+    django_apps = sys.modules.get('django.apps')
+    return django_apps is not None and django_apps.apps.ready and bool(os.environ.get('DJANGO_SETTINGS_MODULE'))
+
+
 # ---- in the child ----
 
 
-def child_main(as_rq: bool) -> None:
+def child_main() -> None:
     """What the child does once its interpreter is patched, if it has to be."""
     for number in STOP_SIGNALS:
         signal.signal(number, lambda signum, frame: os._exit(os.EX_OK))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        if as_rq:
-            from greenq.compat import install_as_rq
-
-            install_as_rq()
+        _surround(**pickle.load(sys.stdin.buffer))
         setup, args, kwargs = pickle.load(sys.stdin.buffer)
         work = setup(*args, **kwargs)
     except Exception as error:
         _refuse(error)
     _let_go_of_file()
     work()
+
+
+def _surround(as_rq: bool, django: bool) -> None:
+    """What a fork would have had from its parent, and what unpickling may need."""
+    if as_rq:
+        from greenq.compat import install_as_rq
+
+        install_as_rq()
+    if django:
+        importlib.import_module('django').setup()
 
 
 def leave_note(**note: Any) -> None:

@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import total_ordering
 from graphlib import CycleError, TopologicalSorter
@@ -447,9 +447,7 @@ class Queue:
     ) -> Job:
         """Store a job and enqueue it, or defer it until what it depends on has finished. Errors as `enqueue_call`."""
         self._check(job, pipeline, unique)
-        if at_front and job._dependency_ids:
-            job.enqueue_at_front = True
-        return self._submit(job, pipeline, at_front=at_front, unique=unique)
+        return self._submit(job, pipeline, at_front=_goes_first(job, at_front), unique=unique)
 
     def _enqueue_job(
         self, job: Job, pipeline: Pipeline | None = None, at_front: bool = False, unique: bool = False
@@ -504,7 +502,7 @@ class Queue:
             return self.run_sync(job) if status == 'queued' else job
         if pipeline is not None and not unique:
             transitions.enqueue(_in_transaction(pipeline), self.name, (submission,))
-            self._note_status(job, self._expected_status(submission))
+            self._note_status(job, *self._expected_statuses([submission]))
             return job
         (status,) = transitions.enqueue(self.connection, self.name, (submission,))
         self._note_status(job, status)
@@ -517,16 +515,22 @@ class Queue:
         if status != 'queued':
             job.enqueued_at = None
 
-    def _expected_status(self, submission: transitions.Submission) -> str:
-        """What a submission that waits in a pipeline will most likely end in."""
-        if not submission.dependency_ids:
-            return 'queued'
+    def _expected_statuses(
+        self, submissions: Sequence[transitions.Submission], pending: Collection[str] = ()
+    ) -> list[str]:
+        """What submissions in a pipeline will most likely end in; `pending` are ids that it is about to store."""
+        parents = list({job_id for submission in submissions for job_id in submission.dependency_ids})
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id in submission.dependency_ids:
+            for job_id in parents:
                 pipeline.hget(keys.job(job_id), 'status')
-            statuses = pipeline.execute()
-        met = {None, b'finished', b'failed'} if submission.allow_failure else {None, b'finished'}
-        return 'queued' if met.issuperset(statuses) else 'deferred'
+            status_of = dict(zip(parents, pipeline.execute() if parents else (), strict=True))
+        status_of |= dict.fromkeys(pending, b'queued')
+        expected = []
+        for submission in submissions:
+            met = {None, b'finished', b'failed'} if submission.allow_failure else {None, b'finished'}
+            is_free = met.issuperset(status_of[job_id] for job_id in submission.dependency_ids)
+            expected.append('queued' if is_free else 'deferred')
+        return expected
 
     # ---- many at once ----
 
@@ -568,13 +572,12 @@ class Queue:
         datas = list(job_datas)
         check_distinct(data.job_id for data in datas)
         jobs = [self._built(data, group_id, pipeline) for data in datas]
-        at_front = {job.id for job, data in zip(jobs, datas, strict=True) if data.at_front or job.enqueue_at_front}
-        unique = {job.id for job, data in zip(jobs, datas, strict=True) if data.unique}
+        data_of = {job.id: data for job, data in zip(jobs, datas, strict=True)}
         independent = [job for job in jobs if not job._dependency_ids]
         dependent = _dependencies_first([job for job in jobs if job._dependency_ids])
         refused: list[str] = []
         for chunk in (*split_list(independent, _JOBS_PER_CALL), *split_list(dependent, _JOBS_PER_CALL)):
-            refused += self._submit_chunk(chunk, pipeline, group_id, at_front, unique)
+            refused += self._submit_chunk(chunk, data_of, pipeline, group_id)
         if refused:
             raise DuplicateJobError(
                 f'Jobs with these IDs already exist: {", ".join(refused)}; '
@@ -590,27 +593,30 @@ class Queue:
         self._check(job, pipeline, options.unique)
         if options.unique and pipeline is not None:
             raise ValueError(f'unique=True cannot be used with a pipeline, as for {job.id!r}: leave the pipeline out')
-        if options.at_front and job._dependency_ids:
-            job.enqueue_at_front = True
+        # Serialized now and kept, so that what cannot be is found before anything is stored.
+        _ = job.data
+        if job.meta:
+            job._serialize_meta()
         return job
 
     def _submit_chunk(
-        self, jobs: Sequence[Job], pipeline: Pipeline | None, group_id: str | None, at_front: set[str], unique: set[str]
+        self, jobs: Sequence[Job], data_of: Mapping[str, EnqueueData], pipeline: Pipeline | None, group_id: str | None
     ) -> list[str]:
         """Store some jobs; returns the ids of those that were refused."""
         if not self._is_async:
-            return self._run_chunk(jobs, group_id, unique)
+            return self._run_chunk(jobs, data_of, group_id)
         moment = now()
         submissions = []
         for job in jobs:
             self._adopt(job)
             job.enqueued_at = moment
-            submissions.append(job.to_submission(at_front=job.id in at_front, unique=job.id in unique))
+            at_front = _goes_first(job, data_of[job.id].at_front)
+            submissions.append(job.to_submission(at_front=at_front, unique=data_of[job.id].unique))
         if pipeline is not None:
             _in_transaction(pipeline)
             self._join_group(jobs, group_id, pipeline)
             transitions.enqueue(pipeline, self.name, submissions)
-            statuses = [self._expected_status(submission) for submission in submissions]
+            statuses = self._expected_statuses(submissions, data_of.keys())
         elif group_id is None:
             statuses = transitions.enqueue(self.connection, self.name, submissions)
         else:
@@ -629,12 +635,12 @@ class Queue:
                 self._note_status(job, status)
         return refused
 
-    def _run_chunk(self, jobs: Sequence[Job], group_id: str | None, unique: set[str]) -> list[str]:
+    def _run_chunk(self, jobs: Sequence[Job], data_of: Mapping[str, EnqueueData], group_id: str | None) -> list[str]:
         self._join_group(jobs, group_id, self.connection)
         refused = []
         for job in jobs:
             try:
-                self._submit(job, None, at_front=False, unique=job.id in unique)
+                self._submit(job, None, at_front=False, unique=data_of[job.id].unique)
             except DuplicateJobError:
                 refused.append(job.id)
         return refused
@@ -896,6 +902,14 @@ def _name_of(other: object) -> str:
 
 def _id_of(job_or_id: Job | str) -> str:
     return job_or_id if isinstance(job_or_id, str) else job_or_id.id
+
+
+def _goes_first(job: Job, at_front: bool) -> bool:
+    """Whether a job goes to the front: now, or, which is noted on it, when what it waits for has finished."""
+    if job._dependency_ids and (at_front or job.enqueue_at_front):
+        job.enqueue_at_front = True
+        return True
+    return at_front
 
 
 def _in_transaction(pipeline: Pipeline) -> Pipeline:

@@ -200,7 +200,7 @@ class RQScheduler:
     def prepare_registries(self, queue_names: Iterable[str] | None = None) -> None:
         """Choose the queues to look at: those whose lock it holds, unless names are given."""
         self._scheduled_job_registries = [
-            ScheduledJobRegistry(name, connection=self.connection, serializer=self.serializer)
+            ScheduledJobRegistry(name, connection=self._given_connection, serializer=self.serializer)
             for name in queue_names or self._acquired_locks
         ]
 

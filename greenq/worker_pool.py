@@ -105,7 +105,7 @@ class WorkerPool:
         self.queue_class = queue_class
         self.exception_handlers = exception_handlers
         self.worker_options = worker_options
-        self.log = logging.getLogger(__name__)
+        self.log = logging.getLogger('rq.worker_pool')
         self.status = self.Status.IDLE
         #: The workers that run, by their names.
         self.worker_dict: dict[str, WorkerData] = {}
@@ -147,7 +147,7 @@ class WorkerPool:
         """
         self._burst = burst
         self._logging = _Logging(date_format, log_format, logging_config)
-        setup_loghandlers(logging_level, date_format, log_format, name=__name__)
+        setup_loghandlers(logging_level, date_format, log_format, name='rq.worker_pool')
         self.log.info('Worker pool %s: starting %d workers, pid %d', self.name, self.num_workers, os.getpid())
         self.status = self.Status.STARTED
         self._stop = _Stop()
@@ -194,9 +194,7 @@ class WorkerPool:
             self.worker_dict[name] = WorkerData(name, process.pid, process, time.monotonic())
         self.log.debug('Worker pool %s: started worker %s with pid %d', self.name, name, process.pid)
 
-    def get_worker_process(
-        self, name: str, burst: bool, _sleep: float = 0, logging_level: str = 'INFO'
-    ) -> Process:
+    def get_worker_process(self, name: str, burst: bool, _sleep: float = 0, logging_level: str = 'INFO') -> Process:
         """A process for one worker, not started yet. Subclasses may return any object that looks like one."""
         self._refuse_main_module()
         return FreshProcess(

@@ -1,4 +1,4 @@
-"""`greenq worker-pool`: from options and settings to a running pool. How a pool works is greenq.worker_pool's business."""
+"""`greenq worker-pool`: from options and settings to a running pool. How a pool works, greenq.worker_pool knows."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ def held_executions(client: Any, worker: str) -> list[tuple[str, str, str]]:
             pipeline.execute_command('HGET', keys.job(composite.rpartition(':')[0]), 'origin')
         origins = pipeline.execute()
     return [
-        (*_parted(composite), as_text(origin or b''))
-        for composite, origin in zip(composites, origins, strict=True)
+        (*_parted(composite), as_text(origin or b'')) for composite, origin in zip(composites, origins, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from redis.client import Pipeline
 
-from greenq.defaults import DEFAULT_FAILURE_TTL
+from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS
 from greenq.store import keys
 from greenq.store.script import script
 from greenq.utils import as_text, now, utcformat
@@ -21,6 +21,7 @@ from greenq.utils import as_text, now, utcformat
 Value = str | bytes | int | float
 
 _EMPTY_CHUNK = 1000
+_LEASE_MS = LEASE_SECONDS * 1000
 
 
 class Submission(NamedTuple):
@@ -186,8 +187,8 @@ def claim(
     earlier call with the same execution ids may have been carried out though its reply was lost.
     """
     moment = now()
-    args = [worker, utcformat(moment), moment.timestamp(), lifetime, len(execution_ids), '1' if repeat else '0']
-    args += [len(queues), *queues, *execution_ids]
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, _LEASE_MS, len(execution_ids)]
+    args += ['1' if repeat else '0', len(queues), *queues, *execution_ids]
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
         return None
@@ -200,7 +201,7 @@ def claim(
 def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:
     """Begins an execution of a job that the caller has in hand, without taking it from a queue."""
     moment = now()
-    args = [worker, utcformat(moment), moment.timestamp(), lifetime, job_id, execution_id, queue]
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, job_id, execution_id, queue, _LEASE_MS]
     script('begin')(client, [keys.job(job_id), keys.worker(worker)], args)
 
 
@@ -417,10 +418,18 @@ def extend(client: Any, worker: str, *, lease_ms: int) -> bool:
     return bool(script('extend')(client, [keys.leases()], [worker, lease_ms]) == 1)
 
 
-def depart(client: Any, worker: str, token: str, queues: Sequence[str]) -> int:
-    """Ends a worker's registration; returns how many executions it left for others to recover."""
+def unpark(client: Any, worker: str) -> int:
+    """Returns what a worker was handed while it waited to the front of its queues; returns how many ids that were."""
+    return int(script('unpark')(client, [keys.parked(worker)], [worker]))
+
+
+def depart(client: Any, worker: str, token: str, queues: Sequence[str], *, linger_ms: int = 0) -> int:
+    """Ends a worker's registration; returns how many executions it left for others to recover.
+
+    `linger_ms` keeps the lease for so long, if the server may still park something for the worker until then.
+    """
     key_names = [keys.worker(worker), keys.member(worker), keys.leases(), keys.parked(worker), keys.held(worker)]
-    return int(script('depart')(client, key_names, [worker, token, _iso(), len(queues), *queues]))
+    return int(script('depart')(client, key_names, [worker, token, _iso(), linger_ms, *queues]))
 
 
 def recover_lost(
@@ -437,5 +446,5 @@ def recover_lost(
     Any number of workers may call it at once. An `adopted` job's worker asked to fail what it loses: its execution is
     now `worker`'s, who has to end it.
     """
-    args = [worker, _iso(), limit, interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, lost_worker]
+    args = [worker, _iso(), limit, interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, lost_worker, _LEASE_MS]
     return [Recovered(*_texts(item)) for item in script('recover_lost')(client, [keys.leases()], args)]

@@ -34,6 +34,7 @@ from greenq.worker.in_flight import triple
 from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.signals import SAME_REQUEST_SECONDS, signal_name
+from greenq.worker.waiter import BLOCK_SECONDS
 
 if TYPE_CHECKING:
     pass
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 from greenq.worker.attempts import Interrupted
 from greenq.worker.upkeep import Upkeep
 from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
+
+#: A wait for work is interrupted this often (s) to look after everything else.
+WAIT_SECONDS = 1.0
 
 
 class BaseWorker(Upkeep):
@@ -101,7 +105,10 @@ class BaseWorker(Upkeep):
 
     def register_death(self) -> None:
         """Ends the registration; whatever was left behind is recoverable at once."""
-        transitions.depart(self._beat_client, self.name, self._token, self.queue_names())
+        transitions.depart(self._beat_client, self.name, self._token, self.queue_names(), linger_ms=self._linger * 1000)
+
+    #: Seconds that the server may still park something for this worker.
+    _linger = 0
 
     def teardown(self) -> None:
         """The order matters: nothing new, then the outcomes, then commands, and the registration last of all."""
@@ -109,14 +116,15 @@ class BaseWorker(Upkeep):
             return
         if self.scheduler:
             self.stop_scheduler()
-        self._waiter.close()
         self._finisher.flush(give_up_after=COMMAND_SECONDS)
         self.unsubscribe()
         try:
+            self._linger = 0 if self._end_waits() else BLOCK_SECONDS * 2
             self._give_back_all()
             self.register_death()
         except RedisError as error:
             self.log.error('Worker %s: cannot sign off, its lease will end by itself: %s', self.name, error)
+        self._waiter.close()
         self._wake.close()
 
     def _give_back_all(self) -> None:
@@ -214,34 +222,54 @@ class BaseWorker(Upkeep):
             self.set_state(WorkerStatus.IDLE)
         self.procline('Listening on ' + ','.join(self.queue_names()))
         while True:
-            self._look_after()
-            claimed = self._claim(1)
-            for item in claimed:
-                begun = self._begin(item)
-                if begun is not None:
-                    return begun
-            if claimed:
-                continue
-            idle_left = math.inf if max_idle_time is None else idle_since + max_idle_time - time.monotonic()
-            if timeout is None or idle_left <= 0:
-                return None
-            self._waiter.wait(min(idle_left, self._seconds_to_beat()))
             if self._stop_requested or self._heart.is_superseded:
                 raise StopRequested
+            self._look_after()
+            begun = None if self._waiter.is_watching else self._take(burst=timeout is None)
+            if begun is not None:
+                return begun
+            idle_left = math.inf if max_idle_time is None else idle_since + max_idle_time - time.monotonic()
+            if not self._waiter.parked_count and (timeout is None or idle_left <= 0):
+                return None
+            self._waiter.wait(max(0.0, min(idle_left, WAIT_SECONDS)))
+
+    def _take(self, burst: bool) -> tuple[Job, Queue] | None:
+        """Claims a job and makes sure that nothing else waits for this worker while it runs."""
+        begun = None
+        while begun is None:
+            claimed = self._claim(1)
+            if claimed is None:
+                self._end_waits()
+                self.check_for_suspension(burst)
+                return None
+            if not claimed:
+                return None
+            begun = self._begin(claimed[0])
+        self._end_waits()
+        return begun
+
+    def _end_waits(self) -> bool:
+        """Ends the waits for work; what was parked goes back to its queue. False if the server may still park some."""
+        is_certain = not self._waiter.is_waiting or self._waiter.withdraw()
+        if self._waiter.parked_count:
+            transitions.unpark(self._client, self.name)
+            self._waiter.parked_count = 0
+        return is_certain
 
     def _look_after(self) -> None:
         if self._heart.is_due:
             self.heartbeat()
         self._maintenance.tick()
 
-    def _seconds_to_beat(self) -> float:
-        return 1.0
-
-    def _claim(self, count: int) -> list[Claimed]:
+    def _claim(self, count: int) -> list[Claimed] | None:
+        """Claims at most `count` jobs; None while workers are suspended."""
         claimed = self._fetcher.fetch([queue.name for queue in self._ordered_queues], count)
         if claimed:
+            self._waiter.taken(len(claimed))
             self._state = WorkerStatus.BUSY
-        return claimed or []
+        elif claimed is not None:
+            self._waiter.parked_count = 0
+        return claimed
 
     def _begin(self, claimed: Claimed) -> tuple[Job, Queue] | None:
         """Job and queue of what was claimed; None for a job too damaged to be one, which is failed here."""

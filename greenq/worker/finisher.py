@@ -107,7 +107,11 @@ class Finisher:
                     pending.outcome.job_id,
                     pending.outcome.execution_id,
                 )
-            pending.then(was_accepted)
+            try:
+                pending.then(was_accepted)
+            except Exception:
+                # The outcome is in Redis; a broken webhook must not keep the next ones from getting there.
+                log.exception('Worker %s: what follows job %s failed', self._worker_name, pending.outcome.job_id)
 
 
 _TRANSITIONS: dict[type, Callable[..., list[bool]]] = {

@@ -20,7 +20,6 @@ from greenlet import getcurrent, greenlet
 from redis.exceptions import RedisError
 
 from greenq.callbacks import execute_stopped_callback
-from greenq.command import parse_payload
 from greenq.connections import worker_connection
 from greenq.defaults import CLAIM_MAX_BATCH, DEFAULT_CONCURRENCY, DEFAULT_GRACE_SECONDS
 from greenq.exceptions import NotPatchedError, StopRequested
@@ -101,6 +100,7 @@ class GeventWorker(BaseWorker):
         self._outcome_waits = Event()
         self._is_leaving = False
         self._stopped_executions: set[str] = set()
+        self._unreturned: list[tuple[str, str, str]] = []
 
     @cached_property
     def _finisher(self) -> Finisher:
@@ -126,8 +126,10 @@ class GeventWorker(BaseWorker):
     def teardown(self) -> None:
         """What runs has its grace, what was not begun goes back, then as for every worker."""
         self._is_leaving = True
-        self._waiter.withdraw()
-        self._put_back_ready()
+        try:
+            self._put_back_ready()
+        except RedisError as error:
+            self.log.error('Worker %s: Redis: %s; what was not begun is left to others', self.name, error)
         self._drain()
         commit, look_after = self._background
         self._outcome_waits.set()
@@ -168,7 +170,6 @@ class GeventWorker(BaseWorker):
         self._idle_since = time.monotonic()
         while True:
             try:
-                self.check_for_suspension(burst)
                 if not self._fill_slots(burst, max_jobs, max_idle_time):
                     break
                 backoff.reset()
@@ -185,6 +186,7 @@ class GeventWorker(BaseWorker):
         """One round: claims for the free slots, or waits for a slot or for work; False when it is time to go."""
         if self._stop_requested or self._heart.is_superseded:
             raise StopRequested
+        self._return_unbegun()
         wanted = self._free_slots()
         if max_jobs is not None:
             left = max_jobs - self._started_count - len(self._ready)
@@ -218,9 +220,9 @@ class GeventWorker(BaseWorker):
         gevent.sleep(0 if wanted >= few or len(self._running) < self.concurrency // 2 else GATHER_SECONDS)
 
     def _wait_for_slot(self) -> bool:
-        if self._waiter.is_waiting and self._waiter.withdraw():
-            self._turnover.parked = True
+        # Cleared first: a slot that is freed while the waits are ended must not go unnoticed.
         self._slot_freed.clear()
+        self._end_waits()
         self._slot_freed.wait(PUT_BACK_SECONDS if self._ready else 1.0)
         self._put_back_overdue()
         return True
@@ -240,14 +242,14 @@ class GeventWorker(BaseWorker):
         self._waiter.wait(1.0 if max_idle_time is None else min(1.0, max_idle_time - idle_for))
         return True
 
-    def _claim(self, count: int) -> list[Claimed]:
-        names = [queue.name for queue in self._ordered_queues]
-        if self._dequeue_strategy == DequeueStrategy.ROUND_ROBIN and len(names) > 1:
-            count = -(-count // len(names))
-        claimed = self._fetcher.fetch(names, count)
+    def _claim(self, count: int) -> list[Claimed] | None:
+        """As for every worker, but for the order of the queues: a batch takes an equal share of each in round robin."""
+        if self._dequeue_strategy == DequeueStrategy.ROUND_ROBIN:
+            count = -(-count // len(self.queues))
+        claimed = super()._claim(count)
         if claimed and self._dequeue_strategy != DequeueStrategy.DEFAULT:
             self.reorder_queues(self._queue_named(claimed[0].queue))
-        return claimed or []
+        return claimed
 
     def _dispatch(self, batch: list[Claimed]) -> None:
         """Hands a batch to the slots: idle ones are woken, missing ones made."""
@@ -364,12 +366,16 @@ class GeventWorker(BaseWorker):
     def _put_back_ready(self) -> None:
         items = list(self._ready)
         self._ready.clear()
-        if not items:
-            return
         for item in items:
             self.executions.pop(item.execution.id, None)
-        triples = [triple(item.execution) for item in items]
-        transitions.release(self._client, self.name, triples, interruption_limit=0)
+        self._unreturned += [triple(item.execution) for item in items]
+        self._return_unbegun()
+
+    def _return_unbegun(self) -> None:
+        """Gives back what never began. What Redis could not be told of is told again by the next call."""
+        if self._unreturned:
+            transitions.release(self._client, self.name, self._unreturned, interruption_limit=0)
+            self._unreturned.clear()
 
     # Keeping alive
 
@@ -384,14 +390,6 @@ class GeventWorker(BaseWorker):
             gevent.sleep(1.0)
 
     # Commands
-
-    def handle_payload(self, message: dict[str, Any]) -> None:
-        """Carries out a command; of its many jobs it stops the one that is named."""
-        command = parse_payload(message)
-        if command['command'] == 'stop-job':
-            self.request_stop_job(command.get('job_id', ''))
-        else:
-            super().handle_payload(message)
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stops just this execution."""
@@ -430,7 +428,6 @@ class _Turnover:
         self._count = 0
         self._rate = 0.0
         self._paused_until = 0.0
-        self.parked = False
 
     def ahead(self, ended_count: int) -> int:
         """Slots that will be free within `AHEAD_SECONDS`, given how many jobs have ended so far."""

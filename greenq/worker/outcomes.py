@@ -5,6 +5,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from greenq.defaults import DEFAULT_FAILURE_TTL
+from greenq.repeat import take_repeat
 from greenq.results import Result, encode_exc_string, encode_return_value
 from greenq.retry import Retry
 from greenq.store.states import JobStatus
@@ -45,15 +46,9 @@ def finished(job: 'Job', execution: 'Execution | None', return_value: Any, resul
 
 
 def _next_repeat(job: 'Job') -> dict[str, Any]:
-    """The repeat that follows: intervals are used up from the left, of which the last one stays."""
-    intervals = list(job.repeat_intervals or [])
-    interval = intervals[0] if intervals else 0
-    if len(intervals) > 1:
-        del intervals[0]
-    job.repeats_left = (job.repeats_left or 1) - 1
-    job.repeat_intervals = intervals
+    interval = take_repeat(job)
     due = int(now().timestamp() + interval) if interval else 0
-    return {'left': job.repeats_left, 'intervals': json.dumps(intervals), 'due': due}
+    return {'left': job.repeats_left, 'intervals': json.dumps(job.repeat_intervals), 'due': due}
 
 
 def failed(

@@ -194,5 +194,13 @@ class Upkeep(Attempts):
         self._stopped_job_id = execution.job_id
         self.kill_horse()
 
+    def request_stop_job(self, job_id: str) -> None:
+        """Stops a job: it becomes stopped, not failed."""
+        if job_id and self.get_current_job_id() == job_id:
+            self._stopped_job_id = job_id
+            self.kill_horse()
+        else:
+            self.log.warning('Not working on job %s, command ignored.', job_id)
+
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """Kills the process that runs the job; workers without one ignore it."""

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from greenq.store import keys
 from greenq.worker.signals import WakePipe
 
-#: A blocking call returns by itself after this long, so that a half-open connection is noticed.
-BLOCK_SECONDS = 10
+#: A blocking call returns by itself after this long (s), so that a half-open connection is noticed. It must be well
+#: under what is left of a lease between two beats: nothing may be parked for a worker that was recovered already.
+BLOCK_SECONDS = 5
 
 
 class _Line:
@@ -60,6 +61,8 @@ class Waiter:
         self._parked_key = keys.parked(worker_name)
         self._wake = wake
         self._lines = [_Line(wait_pool, queue) for queue in queues]
+        #: How many ids may be parked that no claim has taken yet.
+        self.parked_count = 0
 
     def wait(self, seconds: float) -> bool:
         """Waits at most `seconds`; returns whether some id was parked. Trouble with Redis is raised."""
@@ -78,31 +81,42 @@ class Waiter:
             sockets = {line.socket(): line for line in self._lines}
             ready, _, _ = select.select([*sockets, self._wake], [], [], max(left, 0))
             lines = [sockets[item] for item in ready if item is not self._wake]
-            parked = [line.finish() for line in lines]
+            parked = sum([line.finish() for line in lines])
+            self.parked_count += parked
             if self._wake in ready:
                 self._wake.drain()
-                return any(parked)
-            if any(parked) or time.monotonic() >= until:
-                return any(parked)
+                return parked > 0
+            if parked or time.monotonic() >= until:
+                return parked > 0
 
     @property
     def is_waiting(self) -> bool:
         """Whether the server may still park an id for this worker."""
         return any(line.is_waiting for line in self._lines)
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether the server would park whatever comes, so that there is nothing to claim."""
+        return not self.parked_count and all(line.is_waiting for line in self._lines)
+
+    def taken(self, count: int) -> None:
+        """A claim has taken `count` jobs, parked ones first."""
+        self.parked_count = max(0, self.parked_count - count)
+
     def withdraw(self) -> bool:
-        """Ends all blocking calls; returns whether one of them has parked an id meanwhile."""
+        """Ends all blocking calls; returns False if the server may still park something, for `BLOCK_SECONDS` at most."""
         waiting = [line for line in self._lines if line.is_waiting]
         try:
             for line in waiting:
                 self._client.execute_command('CLIENT', 'UNBLOCK', line.client_id)
-            parked = [line.finish() for line in waiting]
-            return any(parked)
+            self.parked_count += sum([line.finish() for line in waiting])
         except (RedisError, OSError):
             self.close()
-            return True
+            return False
+        return True
 
     def close(self) -> None:
         """Drops the connections; what the server parks meanwhile stays in the parked list."""
         for line in self._lines:
+            self.parked_count += line.is_waiting
             line.drop()

@@ -1,17 +1,19 @@
 -- Takes up to `count` jobs for a worker: what was parked for it first, then from its queues in the order given.
 -- Popping, status, execution and lease are one step, so a job is never between two places.
 -- KEYS: suspended flag, the worker's parked list, worker hash
--- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), count, repeat ('1' or '0'),
---       number of queues, queue names..., `count` fresh execution ids...
+-- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), lease of a worker without one (ms),
+--       count, repeat ('1' or '0'), number of queues, queue names..., `count` fresh execution ids...
 -- Returns {{id, execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
 --- @include clock
 --- @include start
+--- @include lease
 
 local worker, iso, epoch, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local count, is_repeat, queue_count = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7])
-local first_execution = 8 + queue_count
+local lease = tonumber(ARGV[5])
+local count, is_repeat, queue_count = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
+local first_execution = 9 + queue_count
 local claimed, used = {}, {}
 
 -- A key that is no hash counts as a missing job: an error here would lose all that was popped with it.
@@ -53,8 +55,8 @@ local started, composites = {}, {}
 local function start(id, queue)
   local flat, status, origin = hash_of(id)
   if #flat == 0 or status == 'canceled' then return end
-  if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[8]) end
-  queue = (origin ~= '' and origin) or queue or ARGV[8]
+  if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[9]) end
+  queue = (origin ~= '' and origin) or queue or ARGV[9]
   while used[ARGV[next_execution]] do next_execution = next_execution + 1 end
   local execution = ARGV[next_execution]
   next_execution = next_execution + 1
@@ -76,9 +78,10 @@ local function take_from(key, queue)
 end
 
 take_from(KEYS[2], nil)
-for i = 8, 7 + queue_count do take_from(queue_key(ARGV[i]), ARGV[i]) end
+for i = 9, 8 + queue_count do take_from(queue_key(ARGV[i]), ARGV[i]) end
 
 if #composites > 0 then
+  ensure_lease(worker, lease, now)
   for queue, entries in pairs(started) do redis.call('ZADD', started_key(queue), unpack(entries)) end
   redis.call('SADD', held_key(worker), unpack(composites))
   redis.call('SADD', worker_executions_key(worker), unpack(composites))

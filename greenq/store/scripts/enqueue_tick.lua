@@ -9,7 +9,6 @@ local expected, tick, id, epoch = ARGV[1], ARGV[2], ARGV[4], ARGV[6]
 if tick ~= '' then
   local last = redis.call('GET', KEYS[1]) or ''
   if last ~= expected then return last end
-  redis.call('SET', KEYS[1], tick, 'EX', tonumber(ARGV[3]))
 elseif redis.call('EXISTS', KEYS[4]) == 1 then
   return tick
 end
@@ -17,6 +16,8 @@ redis.call('SADD', KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[4], 'status', 'queued', unpack(ARGV, 10))
 if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[4], tonumber(ARGV[5])) end
 redis.call('RPUSH', KEYS[3], id)
+-- After what may fail, so that an error leaves the tick to be tried again.
+if tick ~= '' then redis.call('SET', KEYS[1], tick, 'EX', tonumber(ARGV[3])) end
 redis.call('ZADD', KEYS[5], epoch, id)
 redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -(tonumber(ARGV[8]) + 1))
 redis.call('EXPIRE', KEYS[5], tonumber(ARGV[9]))

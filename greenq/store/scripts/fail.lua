@@ -41,6 +41,7 @@ for at = 5, #ARGV, 13 do
     working_time = working_time + tonumber(ARGV[at + 8]) - tonumber(ARGV[at + 7])
     replies[#replies + 1] = 1
   else
+    let_go(id, execution, worker)
     if ARGV[at + 12] ~= '' then free_slot_of_loser(id, ARGV[at + 12], now, iso) end
     replies[#replies + 1] = (is_repeat and recorded(id, execution)) and 1 or 0
   end

@@ -75,6 +75,7 @@ local function keep_result_of_canceled(id, execution, at)
 end
 
 local function lose(id, execution, at)
+  let_go(id, execution, worker)
   local kept = execution ~= '' and keep_result_of_canceled(id, execution, at)
   local options = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or {}
   if options.rate_limit then free_slot_of_loser(id, options.rate_limit, now, iso) end

@@ -1,27 +1,22 @@
 -- Recovers what dead workers held: jobs of workers whose lease has ended return to the front of their queues.
 -- KEYS: leases
 -- ARGV: name of the worker that recovers, now (ISO), how many executions at most, limit of interruptions in a row,
---       reason of a poison job (encoded), failure ttl (s), one worker to recover although its lease runs ('' none)
+--       reason of a poison job (encoded), failure ttl (s), one worker to recover although its lease runs ('' none), lease of a caller without
+--       one (ms)
 -- Returns {{job id, execution id, queue, status}...}: queued, failed (poison), gone; or adopted for a job whose worker
 -- asked to fail what it loses: its execution is then held by the caller, who has to end it.
 --- @include clock
 --- @include give_back
+--- @include lease
+--- @include unpark
 
 local me, iso, budget, limit, reason, failure_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local now, exact = clock()
 local replies = {}
 
-local function unpark(worker)
-  while true do
-    local id = redis.call('RPOP', parked_key(worker))
-    if not id then return end
-    local origin = redis.call('HGET', job_key(id), 'origin')
-    if origin then redis.call('LPUSH', queue_key(origin), id) end
-  end
-end
-
 local function adopt(id, execution, worker)
   local composite = id .. ':' .. execution
+  ensure_lease(me, tonumber(ARGV[8]), now)
   redis.call('SADD', held_key(me), composite)
   redis.call('SREM', held_key(worker), composite)
   redis.call('SREM', worker_executions_key(worker), composite)

@@ -15,8 +15,7 @@ for at = 7, #ARGV, 3 do
     drop(id, execution, worker)
     replies[#replies + 1] = give_back(id, queue, worker, limit, reason, execution, failure_ttl, now, iso)
   else
-    redis.call('SREM', KEYS[1], id .. ':' .. execution)
-    redis.call('SREM', worker_executions_key(worker), id .. ':' .. execution)
+    let_go(id, execution, worker)
     replies[#replies + 1] = 'lost'
   end
 end

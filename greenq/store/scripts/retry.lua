@@ -50,6 +50,7 @@ while at <= #ARGV do
     working_time = working_time + tonumber(ARGV[at + 6]) - tonumber(ARGV[at + 5])
     replies[#replies + 1] = 1
   else
+    let_go(id, execution, worker)
     if ARGV[at + 10] ~= '' then free_slot_of_loser(id, ARGV[at + 10], now, iso) end
     replies[#replies + 1] = (is_repeat and sent_already(id, execution)) and 1 or 0
   end

@@ -8,14 +8,19 @@ local function take(id, execution, queue)
   return redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1
 end
 
+-- Strikes an execution from what its worker runs now, whether or not it was still the worker's.
+local function let_go(id, execution, worker)
+  local composite = id .. ':' .. execution
+  redis.call('SREM', held_key(worker), composite)
+  redis.call('SREM', worker_executions_key(worker), composite)
+end
+
 -- Drops the record of an execution that was taken.
 local function drop(id, execution, worker)
   if execution == '' then return end
-  local composite = id .. ':' .. execution
-  redis.call('DEL', execution_key(composite))
+  redis.call('DEL', execution_key(id .. ':' .. execution))
   redis.call('ZREM', executions_key(id), execution)
-  redis.call('SREM', held_key(worker), composite)
-  redis.call('SREM', worker_executions_key(worker), composite)
+  let_go(id, execution, worker)
 end
 
 -- Whether a repeated call finds that its first try was carried out, though its reply was lost.

@@ -1,0 +1,188 @@
+"""Many jobs at once: few round trips, all or none built, and dependencies among them in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pickle import PicklingError
+
+import pytest
+import redis
+
+from greenq.exceptions import DuplicateJobError, UnserializableError
+from greenq.job import Dependency, Job, JobStatus
+from greenq.queue import EnqueueData, Queue
+from greenq.rate_limit import RateLimit
+from greenq.retry import Retry
+
+prepare = Queue.prepare_data
+
+
+@pytest.fixture
+def queue(connection: redis.Redis) -> Queue:
+    return Queue('work', connection=connection)
+
+
+def greet(name: str = 'you') -> str:
+    return f'Hello, {name}'
+
+
+def test_jobs_keep_their_order_and_options(queue: Queue, connection: redis.Redis) -> None:
+    jobs = queue.enqueue_many(
+        [
+            prepare(greet, ('Ann',), job_id='a', timeout='1m', retry=Retry(2), meta={'x': 1}),
+            prepare(greet, kwargs={'name': 'Bob'}, job_id='b', result_ttl=5),
+            prepare(greet, job_id='c', at_front=True),
+        ]
+    )
+    assert [job.id for job in jobs] == ['a', 'b', 'c']
+    assert queue.job_ids == ['c', 'a', 'b']
+    assert {job.get_status(refresh=False) for job in jobs} == {JobStatus.QUEUED}
+    a, b = (Job.fetch(job_id, connection=connection) for job_id in 'ab')
+    assert (a.args, a.timeout, a.retries_left, a.meta, a.origin) == (('Ann',), 60, 2, {'x': 1}, 'work')
+    assert (b.kwargs, b.timeout, b.result_ttl) == ({'name': 'Bob'}, 180, 5)
+    assert b.enqueued_at is not None
+    assert Queue.all(connection) == [queue]
+
+
+def test_nothing_at_all(queue: Queue, connection: redis.Redis) -> None:
+    assert queue.enqueue_many([]) == []
+    assert connection.keys() == []
+
+
+def test_more_jobs_than_one_call_carries(queue: Queue) -> None:
+    jobs = queue.enqueue_many(prepare(greet, (str(number),)) for number in range(1201))
+    assert queue.job_ids == [job.id for job in jobs]
+    assert queue.count == 1201
+
+
+def test_one_bad_job_keeps_all_others_out(queue: Queue, connection: redis.Redis) -> None:
+    with pytest.raises(ValueError, match="'same' appears more than once"):
+        queue.enqueue_many([prepare(greet, job_id='same'), prepare(greet), prepare(greet, job_id='same')])
+    with pytest.raises(ValueError, match='ttl must be greater than 0'):
+        queue.enqueue_many([prepare(greet), prepare(greet, ttl=0)])
+    with pytest.raises(UnserializableError):
+        queue.enqueue_many([prepare(greet)] * 600 + [prepare(greet, (lambda: 0,))])
+    with pytest.raises((TypeError, AttributeError, PicklingError)):
+        queue.enqueue_many([prepare(greet)] * 600 + [prepare(greet, meta={'x': lambda: 0})])
+    assert connection.keys() == []
+
+
+def test_an_iterable_that_fails_midway_enqueues_nothing(queue: Queue, connection: redis.Redis) -> None:
+    def broken() -> Iterator[EnqueueData]:
+        yield prepare(greet)
+        raise LookupError('database')
+
+    with pytest.raises(LookupError):
+        queue.enqueue_many(broken())
+    assert connection.keys() == []
+
+
+def test_dependent_jobs_come_after_the_others(queue: Queue) -> None:
+    parent = queue.enqueue(greet)
+    jobs = queue.enqueue_many(
+        data
+        for data in [
+            prepare(greet, job_id='ready', depends_on='nobody'),
+            prepare(greet, job_id='waiting', depends_on=parent),
+            prepare(greet, job_id='independent'),
+        ]
+    )
+    assert [job.id for job in jobs] == ['independent', 'waiting', 'ready']
+    assert [job.get_status(refresh=False).value for job in jobs] == ['queued', 'deferred', 'queued']
+    assert queue.job_ids == [parent.id, 'independent', 'ready']
+    assert queue.deferred_job_registry.get_job_ids() == ['waiting']
+
+
+def test_jobs_may_depend_on_each_other_in_any_order(queue: Queue, connection: redis.Redis) -> None:
+    queue.enqueue_many(
+        [
+            prepare(greet, job_id='last', depends_on=['middle', 'first']),
+            prepare(greet, job_id='middle', depends_on='first'),
+            prepare(greet, job_id='first'),
+        ]
+    )
+    assert queue.job_ids == ['first']
+    Job.fetch('first', connection=connection).set_status(JobStatus.FINISHED)
+    assert queue.enqueue_dependents(Job.fetch('first', connection=connection)) == {'work': ['middle']}
+
+
+def test_a_circle_of_dependencies_is_refused(queue: Queue, connection: redis.Redis) -> None:
+    with pytest.raises(ValueError, match=r'depend on each other in a circle: .*a.*b'):
+        queue.enqueue_many([prepare(greet, job_id='a', depends_on='b'), prepare(greet, job_id='b', depends_on='a')])
+    assert connection.keys() == []
+
+
+def test_at_front_holds_for_dependent_jobs(queue: Queue, connection: redis.Redis) -> None:
+    queue.enqueue(greet, job_id='parent')
+    queue.enqueue_many(
+        [
+            prepare(greet, job_id='by option', depends_on='nobody', at_front=True)._replace(job_id='by-option'),
+            prepare(greet, job_id='by-dependency', depends_on=Dependency('nobody', enqueue_at_front=True)),
+            prepare(greet, job_id='later', depends_on='parent', at_front=True),
+        ]
+    )
+    assert queue.job_ids == ['by-dependency', 'by-option', 'parent']
+    parent = Job.fetch('parent', connection=connection)
+    parent.set_status(JobStatus.FINISHED)
+    queue.enqueue_dependents(parent)
+    assert queue.job_ids[0] == 'later'
+
+
+def test_deferred_jobs_expire_after_their_ttl(queue: Queue, connection: redis.Redis) -> None:
+    parent = queue.enqueue(greet)
+    (job,) = queue.enqueue_many([prepare(greet, depends_on=parent, ttl=50)])
+    assert 0 < connection.ttl(job.key) <= 50
+
+
+def test_unique_jobs_that_exist_are_named_and_the_others_enqueued(queue: Queue, connection: redis.Redis) -> None:
+    queue.enqueue(greet, 'Ann', job_id='a')
+    with pytest.raises(DuplicateJobError, match='already exist: a; the other 2 were enqueued'):
+        queue.enqueue_many(
+            [prepare(greet, job_id='a', unique=True), prepare(greet, job_id='b', unique=True), prepare(greet)]
+        )
+    assert queue.job_ids[:2] == ['a', 'b']
+    assert queue.count == 3
+    assert Job.fetch('a', connection=connection).args == ('Ann',)
+
+
+def test_rate_limits(queue: Queue) -> None:
+    limit = RateLimit('k', 2)
+    jobs = queue.enqueue_many(prepare(greet, rate_limit=limit) for _ in range(4))
+    assert [job.get_status(refresh=False).value for job in jobs] == ['queued'] * 2 + ['rate_limited'] * 2
+    assert queue.job_ids == [job.id for job in jobs[:2]]
+
+
+def test_with_a_pipeline_nothing_happens_before_it_runs(queue: Queue, connection: redis.Redis) -> None:
+    parent = queue.enqueue(greet)
+    with connection.pipeline() as pipeline:
+        jobs = queue.enqueue_many(
+            [
+                prepare(greet, job_id='a'),
+                prepare(greet, job_id='b', depends_on=parent),
+                prepare(greet, job_id='c', depends_on='a'),
+            ],
+            pipeline=pipeline,
+        )
+        assert [job.get_status(refresh=False).value for job in jobs] == ['queued', 'deferred', 'deferred']
+        assert queue.job_ids == [parent.id]
+        pipeline.execute()
+    assert queue.job_ids == [parent.id, 'a']
+    assert queue.deferred_job_registry.get_job_ids() == ['b', 'c']
+
+
+def test_what_a_pipeline_excludes(queue: Queue, connection: redis.Redis) -> None:
+    with connection.pipeline() as pipeline:
+        with pytest.raises(ValueError, match="unique=True cannot be used with a pipeline, as for 'a'"):
+            queue.enqueue_many([prepare(greet, job_id='a', unique=True)], pipeline=pipeline)
+        with pytest.raises(ValueError, match='cannot be enqueued with a pipeline'):
+            queue.enqueue_many([prepare(greet, rate_limit=RateLimit('k', 1))], pipeline=pipeline)
+        with pytest.raises(ValueError, match='appears more than once'):
+            queue.enqueue_many([prepare(greet, job_id='a')] * 2, pipeline=pipeline)
+        pipeline.execute()
+    assert connection.keys() == []
+
+
+def test_in_place(connection: redis.Redis) -> None:
+    queue = Queue('work', connection=connection, is_async=False)
+    jobs = queue.enqueue_many([prepare(greet, job_id='b', depends_on='a'), prepare(greet, ('Ann',), job_id='a')])
+    assert [(job.id, job.return_value()) for job in jobs] == [('a', 'Hello, Ann'), ('b', 'Hello, you')]
