@@ -452,6 +452,17 @@ class Job:
             if field.attribute in state and field.find(raw_data):
                 del state[field.attribute]
         self._raw = raw_data
+        if b'data' in raw_data:
+            self._note_absent(raw_data, state)
+
+    @staticmethod
+    def _note_absent(raw: job_hash.RawHash, state: dict[str, Any]) -> None:
+        """Sets what a worker reads of every job and most jobs do not have: cheaper here than by a descriptor each."""
+        for key, attribute in _MOSTLY_ABSENT:
+            if not raw.get(key):
+                state[attribute] = None
+        if not raw.get(b'webhooks'):
+            state['webhooks'] = []
 
     # ---- identity ----
 
@@ -1273,6 +1284,12 @@ for _attribute, _stored in _SPECIAL_FIELDS:
 _CALL_PARTS = frozenset({'_func_name', '_instance', '_args', '_kwargs'})
 
 #: What goes when a hash is read again. `_result` and `_exc_info` stay unless the hash has them.
+_MOSTLY_ABSENT = (
+    (b'result_ttl', 'result_ttl'),
+    (b'rate_limit_key', 'rate_limit_key'),
+    (b'repeats_left', 'repeats_left'),
+    (b'success_callback_name', '_success_callback_name'),
+)
 _CACHED_ATTRIBUTES = (
     _CALL_PARTS
     | {field.attribute for field in job_hash.FIELDS}

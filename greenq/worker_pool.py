@@ -453,7 +453,7 @@ def run_worker(
         exception_handlers=exception_handlers,
     )
     time.sleep(_sleep)
-    worker.work(burst=burst, logging_level=logging_level, with_scheduler=False)
+    worker.work(burst=burst, logging_level=logging_level, with_scheduler=True)
 
 
 def _set_up_worker(
@@ -490,7 +490,7 @@ def _set_up_worker(
             logging_level=logging_level,
             date_format=log.date_format,
             log_format=log.log_format,
-            with_scheduler=False,
+            with_scheduler=True,
         )
 
     return work

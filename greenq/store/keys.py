@@ -51,6 +51,7 @@ TEMPLATES = {
     'held': ':greenq:worker:{0}:executions',
     'parked': ':greenq:parked:{0}',
     'tombstone': ':greenq:done:{0}',
+    'tick': ':greenq:tick:{0}',
 }
 
 
@@ -226,6 +227,11 @@ def parked(worker_name: str) -> str:
 def tombstone(job_id: str) -> str:
     """String with the enqueue token of a job whose hash is already gone, kept for a minute."""
     return _fill('tombstone', job_id)
+
+
+def tick(name: str) -> str:
+    """String with the latest tick of a cron job that was enqueued."""
+    return _fill('tick', name)
 
 
 def lua_prelude() -> str:

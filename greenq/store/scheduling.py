@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 from redis.client import Pipeline
 
-from greenq.defaults import RQ_KEY_PREFIX
 from greenq.store import keys
 from greenq.store.script import script
 from greenq.store.transitions import Submission, Value
 from greenq.utils import as_text, now, utcformat
-
-_TICK = f'{RQ_KEY_PREFIX}:greenq:tick:'
 
 
 class Lock(IntEnum):
@@ -92,7 +89,7 @@ def enqueue_tick(
     Repeating the call, as redis-py does after a lost reply, does nothing either. Without `tick` it always enqueues.
     """
     key_names = [
-        _TICK + tick_name,
+        keys.tick(tick_name),
         keys.queues(),
         keys.queue(queue),
         keys.job(submission.id),
@@ -109,4 +106,4 @@ def last_ticks(client: Any, tick_names: Sequence[str]) -> list[str]:
     """The last tick of each name; empty where there was none, or none of late."""
     if not tick_names:
         return []
-    return [as_text(value or b'') for value in client.mget([_TICK + name for name in tick_names])]
+    return [as_text(value or b'') for value in client.mget([keys.tick(name) for name in tick_names])]

@@ -180,22 +180,26 @@ def claim(
     *,
     lifetime: int,
     repeat: bool = False,
+    record: bool = True,
 ) -> list[Claimed] | None:
     """Takes at most `len(execution_ids)` jobs for a worker, in the order of its queues; None if work is suspended.
 
     `lifetime` is how long (seconds) RQ's readers take the execution for alive without a beat. `repeat` says that an
-    earlier call with the same execution ids may have been carried out though its reply was lost.
+    earlier call with the same execution ids may have been carried out though its reply was lost. `record=False`
+    leaves RQ's record of the execution to a beat, which spares short jobs its cost; the lease does not depend on it.
     """
     moment = now()
     args = [worker, utcformat(moment), moment.timestamp(), lifetime, _LEASE_MS, len(execution_ids)]
-    args += ['1' if repeat else '0', len(queues), *queues, *execution_ids]
+    args += ['1' if repeat else '0', '1' if record else '0', len(queues), *queues, *execution_ids]
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
         return None
-    return [
-        Claimed(job_id.decode(), execution_id.decode(), queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-        for job_id, execution_id, queue, flat in reply
-    ]
+    claimed = []
+    for job_id, execution_id, queue, flat in reply:
+        items = iter(flat)
+        pairs = dict(zip(items, items, strict=True))
+        claimed.append(Claimed(job_id.decode(), execution_id.decode(), queue.decode(), pairs))
+    return claimed
 
 
 def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:
@@ -393,13 +397,13 @@ def beat(
     client: Any,
     worker: str,
     token: str,
-    executions: Iterable[tuple[str, str, str]],
+    executions: Iterable[tuple[str, str, str, float]],
     *,
     lease_ms: int,
     worker_ttl: int,
     lifetime: int,
 ) -> tuple[str, list[str]]:
-    """Extends a worker's lease, and RQ's records of the (job id, execution id, queue) given.
+    """Extends a worker's lease, and RQ's records of the (job id, execution id, queue, begun (epoch)) given.
 
     Returns the verdict (`ok`; `missing`: join again; `superseded`: another incarnation has the name) and the
     composite keys that are no longer the worker's.

@@ -23,6 +23,7 @@ from greenq.exceptions import StopRequested
 from greenq.job import Job
 from greenq.logutils import green, setup_loghandlers
 from greenq.queue import Queue
+from greenq.scheduler import RQScheduler
 from greenq.store import transitions
 from greenq.store.transitions import Claimed
 from greenq.suspension import is_suspended
@@ -313,7 +314,12 @@ class BaseWorker(Upkeep):
     # Scheduler
 
     def _start_scheduler(self, burst: bool, logging_level: str | int | None, date_format: str, log_format: str) -> None:
-        raise NotImplementedError
+        level = self.log.level if logging_level is None else logging_level
+        self.scheduler = RQScheduler(self.queues, self.connection, 1, level, date_format, log_format, self.serializer)
+        if burst:
+            self.scheduler.run_once()
+        else:
+            self.scheduler.run_in_thread()
 
     def stop_scheduler(self) -> None:
         """Stops the scheduler that this worker started."""

@@ -13,10 +13,11 @@ from greenq.store.transitions import Claimed
 class Fetcher:
     """Responsible for claiming: `fetch` takes what is there, in the order of the queues it is given."""
 
-    def __init__(self, client: Any, worker_name: str, lifetime: int):
+    def __init__(self, client: Any, worker_name: str, lifetime: int, record: bool = True):
         self._client = client
         self._worker_name = worker_name
         self._lifetime = lifetime
+        self._record = record
         self._unanswered: list[str] | None = None
         self._prefix = os.urandom(10).hex()
         self._numbers = itertools.count()
@@ -30,7 +31,13 @@ class Fetcher:
         execution_ids = self._unanswered or [self.new_execution_id() for _ in range(count)]
         try:
             claimed = transitions.claim(
-                self._client, self._worker_name, queues, execution_ids, lifetime=self._lifetime, repeat=is_repeat
+                self._client,
+                self._worker_name,
+                queues,
+                execution_ids,
+                lifetime=self._lifetime,
+                repeat=is_repeat,
+                record=self._record,
             )
         except (ConnectionError, TimeoutError):
             self._unanswered = execution_ids

@@ -47,6 +47,8 @@ AHEAD_SECONDS = 0.01
 PUT_BACK_SECONDS = 0.05
 #: A claim for few free slots waits this long (s) for more to become free, so that claims stay batches under load.
 GATHER_SECONDS = 0.002
+#: A slot whose jobs never wait lets the others have a turn after this long (s).
+TURN_SECONDS = 0.002
 #: Interrupted jobs have this long (s) to unwind before the worker leaves.
 UNWIND_SECONDS = 1.0
 
@@ -69,6 +71,7 @@ class GeventWorker(BaseWorker):
 
     death_penalty_class = GeventDeathPenalty
     needs_monkey_patching = True
+    records_at_claim = False
     accepts_concurrency = True
     on_lost = 'requeue'
 
@@ -196,10 +199,14 @@ class GeventWorker(BaseWorker):
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        claimed = self._claim(min(wanted, CLAIM_MAX_BATCH))
+        claimed = [] if self._waiter.is_watching else self._claim(min(wanted, CLAIM_MAX_BATCH))
+        if claimed is None:
+            self._end_waits()
+            self.check_for_suspension(burst)
+            return True
         if claimed:
             self._dispatch(claimed)
-            self._gather(wanted)
+            self._gather()
             return True
         if burst and was_busy and not self._busy_count():
             # What ended during the claim may have put its job back after it.
@@ -214,10 +221,12 @@ class GeventWorker(BaseWorker):
         ahead = self._turnover.ahead(self._ended_count)
         return self.concurrency + min(ahead, CLAIM_MAX_BATCH) - len(self._running) - len(self._ready)
 
-    def _gather(self, wanted: int) -> None:
-        """Lets the new jobs start, and waits a moment for more free slots if there are few."""
+    def _gather(self) -> None:
+        """Waits a moment for more free slots if there are few, so that claims stay batches. If there are many, the next
+        claim goes out at once: the jobs of this one start while its reply is awaited."""
         few = min(CLAIM_MAX_BATCH, max(self.concurrency // 8, 1))
-        gevent.sleep(0 if wanted >= few or len(self._running) < self.concurrency // 2 else GATHER_SECONDS)
+        if self._free_slots() < few:
+            gevent.sleep(GATHER_SECONDS)
 
     def _wait_for_slot(self) -> bool:
         # Cleared first: a slot that is freed while the waits are ended must not go unnoticed.
@@ -253,10 +262,13 @@ class GeventWorker(BaseWorker):
 
     def _dispatch(self, batch: list[Claimed]) -> None:
         """Hands a batch to the slots: idle ones are woken, missing ones made."""
-        since = time.monotonic()
-        ready = self._ready
+        since, begun = time.monotonic(), now()
         for claimed in batch:
-            ready.append(_Ready(claimed, self._new_execution(claimed), since))
+            execution = Execution.claimed(
+                claimed.execution_id, claimed.job_id, self.connection, self.name, claimed.queue, begun
+            )
+            self.executions[execution.id] = execution
+            self._ready.append(_Ready(claimed, execution, since))
         run_callback = get_hub().loop.run_callback
         missing = len(batch)
         while missing and self._idle:
@@ -275,6 +287,7 @@ class GeventWorker(BaseWorker):
         me = getcurrent()
         hub = get_hub()
         while True:
+            turn_over = time.monotonic() + TURN_SECONDS
             while self._ready:
                 item = self._ready.popleft()
                 self._running[item.execution.id] = me
@@ -283,6 +296,10 @@ class GeventWorker(BaseWorker):
                 del self._running[item.execution.id]
                 self._ended_count += 1
                 self._slot_freed.set()
+                if time.monotonic() >= turn_over:
+                    hub.loop.run_callback(me.switch)
+                    hub.switch()
+                    turn_over = time.monotonic() + TURN_SECONDS
             self._idle.append(me)
             hub.switch()
 
@@ -309,8 +326,6 @@ class GeventWorker(BaseWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Executes a job in the current slot."""
         execution = self.prepare_execution(job)
-        if not self.executions or execution.id not in self.executions:
-            self.executions[execution.id] = execution
         job.__dict__['_run_coroutine'] = self._run_coroutine
         try:
             self.perform_job(job, queue, execution)

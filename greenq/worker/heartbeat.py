@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenq.defaults import BEAT_SECONDS, LEASE_SECONDS
+from greenq.executions import Execution
 from greenq.store import transitions
 from greenq.worker.in_flight import InFlight, triple
 
@@ -19,23 +20,41 @@ REFRESH_SECONDS = 30
 CHUNK = 1000
 
 
-class Heartbeat:
-    """Responsible for the lease: `beat()` extends it, and RQ's records of those executions whose turn it is."""
+#: Where the claim does not write RQ's record of an execution, a beat does once it runs for so long (s).
+RECORD_AFTER_SECONDS = 1.0
 
-    def __init__(self, client: Any, worker_name: str, token: str, in_flight: InFlight, rejoin: Callable[[], None]):
+
+class Heartbeat:
+    """Responsible for the lease: `beat()` extends it, and RQ's records of those executions whose turn it is.
+
+    `records`: whether RQ's record of an execution is still to be written by its first beat.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        worker_name: str,
+        token: str,
+        in_flight: InFlight,
+        rejoin: Callable[[], None],
+        records: bool = False,
+    ):
         self._client = client
         self._worker_name = worker_name
         self._token = token
         self._in_flight = in_flight
         self._rejoin = rejoin
+        self._records = records
         self._named_at: dict[str, float] = {}
         self.last_beat = time.monotonic()
         self.is_superseded = False
 
     @property
     def is_due(self) -> bool:
-        """Whether the last beat is long enough ago."""
-        return time.monotonic() - self.last_beat >= BEAT_SECONDS
+        """Whether the last beat is long enough ago, or some execution waits for its record."""
+        if time.monotonic() - self.last_beat >= BEAT_SECONDS:
+            return True
+        return self._records and bool(self._whose_turn())
 
     def beat(self, worker_ttl: int) -> None:
         """One beat. `worker_ttl` (s) is how long RQ's record of the worker lives without another."""
@@ -46,26 +65,22 @@ class Heartbeat:
                 self._client,
                 self._worker_name,
                 self._token,
-                chunk,
+                [(*triple(execution), execution.created_at.timestamp()) for execution in chunk],
                 lease_ms=LEASE_SECONDS * 1000,
                 worker_ttl=worker_ttl,
                 lifetime=LIFETIME_SECONDS,
             )
+            self._named_at |= dict.fromkeys((execution.id for execution in chunk), time.monotonic())
             self._heed(verdict, lost)
         self.last_beat = time.monotonic()
 
-    def _whose_turn(self) -> list[tuple[str, str, str]]:
-        """Executions that no beat has named for a while; a new one was named by its claim."""
+    def _whose_turn(self) -> list[Execution]:
+        """Executions that no beat has named for a while, or that wait for their record."""
         present = time.monotonic()
-        named_at = {id: self._named_at.get(id, present) for id in tuple(self._in_flight)}
-        due = []
-        for execution_id, named in named_at.items():
-            execution = self._in_flight.get(execution_id)
-            if execution is not None and present - named >= REFRESH_SECONDS:
-                due.append(triple(execution))
-                named_at[execution_id] = present
-        self._named_at = named_at
-        return due
+        first_sight = present - REFRESH_SECONDS + RECORD_AFTER_SECONDS if self._records else present
+        running = dict(self._in_flight)
+        self._named_at = {id: self._named_at.get(id, first_sight) for id in running}
+        return [running[id] for id, named in self._named_at.items() if present - named >= REFRESH_SECONDS]
 
     def _heed(self, verdict: str, lost: list[str]) -> None:
         if verdict == 'missing':
@@ -76,4 +91,6 @@ class Heartbeat:
                 log.error('Worker %s: another worker has taken this name, stopping', self._worker_name)
             self.is_superseded = True
         for composite in lost:
+            if composite.rpartition(':')[2] not in self._in_flight:
+                continue  # it ended while the beat was on its way
             log.warning('Worker %s: execution %s is no longer its own', self._worker_name, composite)

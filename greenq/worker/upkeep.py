@@ -46,7 +46,9 @@ class Upkeep(Attempts):
 
     @cached_property
     def _heart(self) -> Heartbeat:
-        return Heartbeat(self._beat_client, self.name, self._token, self.executions, self._rejoin)
+        return Heartbeat(
+            self._beat_client, self.name, self._token, self.executions, self._rejoin, not self.records_at_claim
+        )
 
     @cached_property
     def _maintenance(self) -> Maintenance:

@@ -104,7 +104,7 @@ class Waiter:
         self.parked_count = max(0, self.parked_count - count)
 
     def withdraw(self) -> bool:
-        """Ends all blocking calls; returns False if the server may still park something, for `BLOCK_SECONDS` at most."""
+        """Ends all blocking calls; False if the server may still park something, for `BLOCK_SECONDS` at most."""
         waiting = [line for line in self._lines if line.is_waiting]
         try:
             for line in waiting:

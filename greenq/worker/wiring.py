@@ -64,6 +64,8 @@ class Wiring(WorkerRecord):
 
     #: Whether the class only works in a process that was monkey-patched before anything else.
     needs_monkey_patching = False
+    #: Whether RQ's record of an execution is written when its job is claimed, not once it has run for a second.
+    records_at_claim = True
     #: Whether the class takes `concurrency` and `grace`.
     accepts_concurrency = False
     #: What becomes of a job that the worker loses: `fail` (or retry, if it may) as in RQ, or `requeue`.
@@ -161,7 +163,7 @@ class Wiring(WorkerRecord):
 
     @cached_property
     def _fetcher(self) -> Fetcher:
-        return Fetcher(self._client, self.name, LIFETIME_SECONDS)
+        return Fetcher(self._client, self.name, LIFETIME_SECONDS, self.records_at_claim)
 
     @cached_property
     def _waiter(self) -> Waiter:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -81,6 +82,14 @@ def test_every_worker_is_of_the_class(connection: redis.Redis, worker_class: str
     output = run_pool('-n', '2', '-w', worker_class, 'mine')
     assert output.count('Listening on') == 2
     assert [job.return_value(refresh=True) for job in jobs] == [patched] * 4
+
+
+def test_every_worker_enqueues_what_is_due(connection: redis.Redis) -> None:
+    job = Queue(connection=connection).enqueue_in(timedelta(seconds=1), 'tests.cli.sample.is_patched')
+    with pool_process('-n', '2', '-w', 'gevent') as pool:
+        wait_until(lambda: job.get_status(refresh=True) == 'finished')
+        pool.terminate()
+        assert pool.wait(10) == 0
 
 
 def test_settings_and_options_reach_the_workers(connection: redis.Redis, tmp_path: Path) -> None:

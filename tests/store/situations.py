@@ -75,8 +75,8 @@ def beat(
     client: Any, executions: Sequence[Claimed] = (), *, worker: str = WORKER, token: str = 'token'
 ) -> tuple[str, list[str]]:
     """One beat for some executions."""
-    triples = [(item.job_id, item.execution_id, item.queue) for item in executions]
-    return transitions.beat(client, worker, token, triples, lease_ms=15_000, worker_ttl=480, lifetime=LIFETIME)
+    begun = [(item.job_id, item.execution_id, item.queue, 1.5) for item in executions]
+    return transitions.beat(client, worker, token, begun, lease_ms=15_000, worker_ttl=480, lifetime=LIFETIME)
 
 
 def end_lease(client: redis.Redis, worker: str = WORKER) -> None:

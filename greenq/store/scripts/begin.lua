@@ -5,6 +5,7 @@
 -- Returns 1.
 --- @include clock
 --- @include start
+--- @include record
 --- @include lease
 
 local worker, id, queue = ARGV[1], ARGV[5], ARGV[7]
@@ -12,7 +13,8 @@ local lifetime = tonumber(ARGV[4])
 local now = clock()
 -- First because it frees memory: the rest then passes at maxmemory.
 redis.call('LREM', intermediate_key(queue), 1, id)
-local composite = start_job(id, ARGV[6], worker, ARGV[2], ARGV[3], now, lifetime)
+local composite = start_job(id, ARGV[6], worker, ARGV[2], true)
+record_execution(id, ARGV[6], worker, ARGV[3], ARGV[3], now, lifetime)
 redis.call('ZADD', started_key(queue), now + lifetime, composite)
 ensure_lease(worker, tonumber(ARGV[8]), now)
 redis.call('SADD', held_key(worker), composite)

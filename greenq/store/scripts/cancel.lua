@@ -4,20 +4,18 @@
 -- Returns {previous status, flat list of queue, {ids of dependents enqueued}}; {} if there is no such job.
 --- @include clock
 --- @include registries
+--- @include running
 --- @include dependents
 
 local id, iso = ARGV[1], ARGV[2]
-local job = redis.call('HMGET', KEYS[1], 'status', 'origin', 'dependency_ids', 'rate_limit_key')
+local job = redis.call('HMGET', KEYS[1], 'status', 'origin', 'dependency_ids', 'rate_limit_key', 'greenq_execution')
 local status, queue = job[1], job[2] or ''
 if not status then return {} end
 if status == 'canceled' then return { status, {} } end
 local _, dependencies = pcall(cjson.decode, ARGV[4] == '1' and job[3] or '[]')
 local now = clock()
 redis.call('LREM', queue_key(queue), 1, id)
-local was_running = false
-for _, execution in ipairs(redis.call('ZRANGE', executions_key(id), 0, -1)) do
-  was_running = redis.call('ZREM', started_key(queue), id .. ':' .. execution) == 1 or was_running
-end
+local was_running = take_all(id, queue, job[5])
 leave_registry(id, status, queue)
 for _, dependency in ipairs(type(dependencies) == 'table' and dependencies or {}) do
   redis.call('SREM', dependents_key(dependency), id)

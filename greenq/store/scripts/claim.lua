@@ -2,29 +2,40 @@
 -- Popping, status, execution and lease are one step, so a job is never between two places.
 -- KEYS: suspended flag, the worker's parked list, worker hash
 -- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), lease of a worker without one (ms),
---       count, repeat ('1' or '0'), number of queues, queue names..., `count` fresh execution ids...
+--       count, repeat ('1' or '0'), record ('1' writes RQ's record of each execution now, '0' leaves it to a beat),
+--       number of queues, queue names..., `count` fresh execution ids...
 -- Returns {{id, execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
 --- @include clock
 --- @include start
+--- @include record
 --- @include lease
 
 local worker, iso, epoch, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease = tonumber(ARGV[5])
-local count, is_repeat, queue_count = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
-local first_execution = 9 + queue_count
+local count, is_repeat, with_record, queue_count = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
+local first_queue = 10
+local first_execution = first_queue + queue_count
 local claimed, used = {}, {}
 
 -- A key that is no hash counts as a missing job: an error here would lose all that was popped with it.
 local function hash_of(id)
   local flat = redis.pcall('HGETALL', job_key(id))
   if flat.err then return {} end
-  local status, origin
+  local status, origin, may_expire
   for i = 1, #flat, 2 do
-    if flat[i] == 'status' then status = flat[i + 1] elseif flat[i] == 'origin' then origin = flat[i + 1] end
+    local field = flat[i]
+    if field == 'status' then
+      status = flat[i + 1]
+    elseif field == 'origin' then
+      origin = flat[i + 1]
+    elseif field == 'ttl' or (field == 'worker_name' and flat[i + 1] ~= '') then
+      -- A ttl of its own, or that of an earlier end: RQ requeues a job without lifting it.
+      may_expire = true
+    end
   end
-  return flat, status, origin
+  return flat, status, origin, may_expire
 end
 
 local function recall_earlier_try()
@@ -53,14 +64,15 @@ local started, composites = {}, {}
 
 -- The registries are those of the job's origin, where every other script looks for it; a hash without one gets it.
 local function start(id, queue)
-  local flat, status, origin = hash_of(id)
+  local flat, status, origin, may_expire = hash_of(id)
   if #flat == 0 or status == 'canceled' then return end
-  if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[9]) end
-  queue = (origin ~= '' and origin) or queue or ARGV[9]
+  if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[first_queue]) end
+  queue = (origin ~= '' and origin) or queue or ARGV[first_queue]
   while used[ARGV[next_execution]] do next_execution = next_execution + 1 end
   local execution = ARGV[next_execution]
   next_execution = next_execution + 1
-  local composite = start_job(id, execution, worker, iso, epoch, now, lifetime)
+  local composite = start_job(id, execution, worker, iso, may_expire)
+  if with_record then record_execution(id, execution, worker, epoch, epoch, now, lifetime) end
   local entries = started[queue] or {}
   started[queue] = entries
   entries[#entries + 1] = now + lifetime
@@ -78,7 +90,7 @@ local function take_from(key, queue)
 end
 
 take_from(KEYS[2], nil)
-for i = 9, 8 + queue_count do take_from(queue_key(ARGV[i]), ARGV[i]) end
+for i = first_queue, first_execution - 1 do take_from(queue_key(ARGV[i]), ARGV[i]) end
 
 if #composites > 0 then
   ensure_lease(worker, lease, now)

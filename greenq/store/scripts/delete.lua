@@ -5,6 +5,7 @@
 -- Returns 1 if the job existed, else 0.
 --- @include clock
 --- @include registries
+--- @include running
 --- @include result
 --- @include rate
 
@@ -12,14 +13,12 @@ local iso = ARGV[2]
 local now = clock()
 
 local function delete(id, from_queue)
-  local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'group_id', 'rate_limit_key')
+  local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'group_id', 'rate_limit_key', 'greenq_execution')
   local queue = job[2] or ''
   if from_queue then redis.call('LREM', queue_key(queue), 1, id) end
-  local was_running = false
-  for _, execution in ipairs(redis.call('ZRANGE', executions_key(id), 0, -1)) do
-    local composite = id .. ':' .. execution
-    if redis.call('ZREM', started_key(queue), composite) == 1 then was_running = true end
-    if not job[4] then redis.call('DEL', execution_key(composite)) end
+  local was_running, executions = take_all(id, queue, job[5])
+  if not job[4] then
+    for _, execution in ipairs(executions) do redis.call('DEL', execution_key(id .. ':' .. execution)) end
   end
   if not job[4] then redis.call('DEL', executions_key(id)) end
   if job[1] then leave_registry(id, job[1], queue) end

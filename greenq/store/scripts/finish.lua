@@ -16,21 +16,20 @@ local now = clock()
 local replies, finished = {}, {}
 local done, working_time = 0, 0
 
-local function keep(id, execution, queue, ttl, at)
-  redis.call('HSET', job_key(id), 'status', 'finished', 'ended_at', ARGV[at + 6], 'last_heartbeat', ARGV[at + 6],
+local function keep(item)
+  local ended = ARGV[item.at + 6]
+  redis.call('HSET', job_key(item.id), 'status', 'finished', 'ended_at', ended, 'last_heartbeat', ended,
     'worker_name', worker)
-  add_result(id, 1, worker, ARGV[at + 7], '', execution, ARGV[at + 4], ARGV[at + 5], ttl)
+  add_result(item.id, 1, worker, ARGV[item.at + 7], '', item.execution, ARGV[item.at + 4], ARGV[item.at + 5], item.ttl)
 end
 
-local function register(id, queue, ttl)
-  local entries = finished[queue] or {}
-  finished[queue] = entries
-  entries[#entries + 1] = ttl < 0 and '+inf' or now + ttl
-  entries[#entries + 1] = id
-  if ttl > 0 then
-    redis.call('EXPIRE', job_key(id), ttl)
-    if ttl < 60 or redis.call('EXISTS', dependents_key(id), dependencies_key(id)) > 0 then expire_job(id, ttl) end
-  end
+local function register(item, has_links)
+  local entries = finished[item.queue] or {}
+  finished[item.queue] = entries
+  entries[#entries + 1] = item.ttl < 0 and '+inf' or now + item.ttl
+  entries[#entries + 1] = item.id
+  if item.ttl <= 0 then return end
+  if has_links or item.ttl < 60 then expire_job(item.id, item.ttl) else redis.call('EXPIRE', job_key(item.id), item.ttl) end
 end
 
 local function again(id, queue, plan)
@@ -46,52 +45,59 @@ local function again(id, queue, plan)
   return 'queued'
 end
 
-local function settle(id, execution, queue, at)
-  local ttl, options = tonumber(ARGV[at + 3]), ARGV[at + 8]
-  options = options ~= '' and cjson.decode(options) or nil
-  drop(id, execution, worker)
-  if ttl ~= 0 then keep(id, execution, queue, ttl, at) end
-  if redis.call('EXISTS', dependents_key(id)) == 1 then release_dependents(id, 'finished', '', now, iso) end
+local function settle(item)
+  local id, queue = item.id, item.queue
+  local options = item.options
+  if item.ttl ~= 0 then keep(item) end
+  local has_links = redis.call('EXISTS', dependents_key(id), dependencies_key(id)) > 0
+  if has_links then release_dependents(id, 'finished', '', now, iso) end
   local status = 'finished'
   if options and options['repeat'] then
     status = again(id, queue, options['repeat'])
-  elseif ttl == 0 then
+  elseif item.ttl == 0 then
     forget_job(id)
   else
-    register(id, queue, ttl)
+    register(item, has_links)
   end
   if options and options.rate_limit and status ~= 'queued' then free_slot(id, options.rate_limit, now, iso) end
 end
 
--- A canceled job that ran to its end keeps its result: the execution's record shows that nobody else has run it.
-local function keep_result_of_canceled(id, execution, at)
-  local composite = id .. ':' .. execution
-  if redis.call('HGET', job_key(id), 'status') ~= 'canceled' then return false end
-  if redis.call('EXISTS', execution_key(composite)) == 0 then return false end
-  drop(id, execution, worker)
-  if tonumber(ARGV[at + 3]) == 0 then return true end
-  add_result(id, 1, worker, ARGV[at + 7], '', execution, ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 3]))
+-- A canceled job that ran to its end keeps its result, if no other execution has begun since.
+local function keep_result_of_canceled(item)
+  local job = redis.call('HMGET', job_key(item.id), 'status', 'greenq_execution')
+  if job[1] ~= 'canceled' or job[2] ~= item.execution then return false end
+  drop(item.id, item.execution, worker)
+  if item.ttl ~= 0 and not (is_repeat and recorded(item.id, item.execution)) then
+    add_result(item.id, 1, worker, ARGV[item.at + 7], '', item.execution, ARGV[item.at + 4], ARGV[item.at + 5], item.ttl)
+  end
   return true
 end
 
-local function lose(id, execution, at)
-  let_go(id, execution, worker)
-  local kept = execution ~= '' and keep_result_of_canceled(id, execution, at)
-  local options = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or {}
-  if options.rate_limit then free_slot_of_loser(id, options.rate_limit, now, iso) end
-  if kept then return 2 end
-  return (is_repeat and recorded(id, execution)) and 1 or 0
+local function lose(item)
+  local is_kept = item.execution ~= '' and keep_result_of_canceled(item)
+  if item.options and item.options.rate_limit then free_slot_of_loser(item.id, item.options.rate_limit, now, iso) end
+  if is_kept then return 2 end
+  return (is_repeat and recorded(item.id, item.execution)) and 1 or 0
 end
 
+local items = {}
 for at = 5, #ARGV, 9 do
-  local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if take(id, execution, queue) then
-    settle(id, execution, queue, at)
+  local options = ARGV[at + 8]
+  items[#items + 1] = {
+    at = at, id = ARGV[at], execution = ARGV[at + 1], queue = ARGV[at + 2], ttl = tonumber(ARGV[at + 3]),
+    options = options ~= '' and cjson.decode(options) or nil,
+  }
+end
+take_batch(items, worker)
+drop_batch(items)
+for i, item in ipairs(items) do
+  if item.taken then
+    settle(item)
     done = done + 1
-    working_time = working_time + tonumber(ARGV[at + 5]) - tonumber(ARGV[at + 4])
-    replies[#replies + 1] = 1
+    working_time = working_time + tonumber(ARGV[item.at + 5]) - tonumber(ARGV[item.at + 4])
+    replies[i] = 1
   else
-    replies[#replies + 1] = lose(id, execution, at)
+    replies[i] = lose(item)
   end
 end
 

@@ -32,3 +32,45 @@ local function recorded(id, execution)
   end
   return false
 end
+
+-- The same for a batch of {id, execution, queue}: marks those that the caller still owns as taken, and drops their
+-- records, with a few commands for all.
+local function take_batch(items, worker)
+  local by_queue, composites = {}, {}
+  for _, item in ipairs(items) do
+    if item.execution == '' then
+      item.taken = take(item.id, '', item.queue)
+    else
+      item.composite = item.id .. ':' .. item.execution
+      composites[#composites + 1] = item.composite
+      local of_queue = by_queue[item.queue] or { items = {}, composites = {} }
+      by_queue[item.queue] = of_queue
+      table.insert(of_queue.items, item)
+      table.insert(of_queue.composites, item.composite)
+    end
+  end
+  if #composites == 0 then return end
+  for queue, of_queue in pairs(by_queue) do
+    local scores = redis.call('ZMSCORE', started_key(queue), unpack(of_queue.composites))
+    redis.call('ZREM', started_key(queue), unpack(of_queue.composites))
+    local seen = {}
+    for i, item in ipairs(of_queue.items) do
+      item.taken = scores[i] ~= false and not seen[item.composite]
+      seen[item.composite] = true
+    end
+  end
+  redis.call('SREM', held_key(worker), unpack(composites))
+  redis.call('SREM', worker_executions_key(worker), unpack(composites))
+end
+
+-- Drops RQ's records of the executions that were taken, of which short ones have none.
+local function drop_batch(items)
+  local records = {}
+  for _, item in ipairs(items) do
+    if item.taken and item.composite then records[#records + 1] = execution_key(item.composite) end
+  end
+  if #records == 0 or redis.call('DEL', unpack(records)) == 0 then return end
+  for _, item in ipairs(items) do
+    if item.taken and item.composite then redis.call('ZREM', executions_key(item.id), item.execution) end
+  end
+end
