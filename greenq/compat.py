@@ -38,6 +38,13 @@ def install_as_rq() -> None:
     sys.meta_path.insert(0, _FINDER)
 
 
+def install_if_free() -> bool:
+    """The same, unless the real rq was imported before; returns whether `import rq` gives greenq."""
+    if not is_installed() and 'rq' not in sys.modules:
+        install_as_rq()
+    return is_installed()
+
+
 def uninstall() -> None:
     """Gives the name `rq` back. What was imported by it stays greenq's."""
     if is_installed():

@@ -85,5 +85,5 @@ DEFAULT_GRACE_SECONDS = 25
 MAX_INTERRUPTIONS = 3
 """Interruptions in a row after which a job is failed as poison."""
 
-CLAIM_MAX_BATCH = 200
-"""Jobs claimed by one script call at most, so that no call blocks the server for long."""
+CLAIM_MAX_BATCH = 400
+"""Jobs claimed by one script call at most, so that no call blocks the server for more than some milliseconds."""

@@ -64,7 +64,7 @@ __all__ = [
     'validate_job_id',
 ]
 
-logger = logging.getLogger('rq.job')
+logger = logging.getLogger('greenq.job')
 
 UNEVALUATED: Any = object()
 """Stands for what was not computed yet, as in RQ."""
@@ -395,7 +395,12 @@ class Job:
         job._id = job_id
         if serializer is not None:
             job.serializer = serializer
-        job.restore(raw)
+        if cls.restore is Job.restore:
+            # A new object has no values that would have to be forgotten.
+            job._check_has_data(raw)
+            job._adopt(raw)
+        else:
+            job.restore(raw)
         return job
 
     # ---- finding one ----
@@ -441,9 +446,31 @@ class Job:
 
     def restore(self, raw_data: job_hash.RawHash) -> None:
         """Take over the values of a hash, in place of all that this object knew; NoSuchJobError if it has no data."""
-        if b'data' not in raw_data and 'data' not in raw_data:
-            names = ', '.join(sorted(map(str, decode_redis_hash(raw_data)))) or 'none'
+        self._check_has_data(raw_data)
+        self._forget_values(raw_data)
+        self._adopt(raw_data)
+
+    def _check_has_data(self, raw: job_hash.RawHash) -> None:
+        if b'data' not in raw and 'data' not in raw:
+            names = ', '.join(sorted(map(str, decode_redis_hash(raw)))) or 'none'
             raise NoSuchJobError(f'Unexpected job format: the hash of job {self.id} has no data; its fields: {names}')
+
+    def _adopt(self, raw: job_hash.RawHash) -> None:
+        """Keeps a hash; sets at once what a worker reads of every job and most jobs do not have, which is cheaper here
+        than by a descriptor each."""
+        state = self.__dict__
+        state['_raw'] = raw
+        if b'data' not in raw:
+            return
+        for key, attribute in _MOSTLY_ABSENT:
+            if not raw.get(key):
+                state[attribute] = None
+        if not raw.get(b'webhooks'):
+            state['webhooks'] = []
+        if not raw.get(b'dependency_ids') and not raw.get(b'dependency_id'):
+            state['_dependency_ids'] = []
+
+    def _forget_values(self, raw_data: job_hash.RawHash) -> None:
         state = self.__dict__
         for name in _CACHED_ATTRIBUTES & state.keys():
             del state[name]
@@ -451,18 +478,6 @@ class Job:
             # What this process has just computed is in no hash any more.
             if field.attribute in state and field.find(raw_data):
                 del state[field.attribute]
-        self._raw = raw_data
-        if b'data' in raw_data:
-            self._note_absent(raw_data, state)
-
-    @staticmethod
-    def _note_absent(raw: job_hash.RawHash, state: dict[str, Any]) -> None:
-        """Sets what a worker reads of every job and most jobs do not have: cheaper here than by a descriptor each."""
-        for key, attribute in _MOSTLY_ABSENT:
-            if not raw.get(key):
-                state[attribute] = None
-        if not raw.get(b'webhooks'):
-            state['webhooks'] = []
 
     # ---- identity ----
 

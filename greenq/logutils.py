@@ -75,11 +75,11 @@ def setup_loghandlers(
     level: int | str | None = None,
     date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
     log_format: str = DEFAULT_LOGGING_FORMAT,
-    name: str = 'rq.worker',
+    name: str = 'greenq.worker',
 ) -> None:
     """Send a logger's errors to stderr and the rest to stdout, unless it or an ancestor has a handler; set its level.
 
-    `name` is RQ's by default, because that is the logger which applications' logging settings speak of.
+    The worker's logger hands on to RQ's `rq.worker`, because that is what applications' logging settings speak of.
     """
     logger = logging.getLogger(name)
     if not logger.hasHandlers():

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from greenq.types import JobDependencyType
     from greenq.webhook import Webhook
 
-logger = logging.getLogger('rq.queue')
+logger = logging.getLogger('greenq.queue')
 
 _R = TypeVar('_R', bound=BaseRegistry)
 

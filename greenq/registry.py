@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from greenq.executions import Execution
     from greenq.queue import Queue
 
-logger = logging.getLogger('rq.registry')
+logger = logging.getLogger('greenq.registry')
 
 _CHUNK = 1000
 _EXECUTIONS_PER_ROUND = 100

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 if TYPE_CHECKING:
     from greenq.job import Job
 
-logger = logging.getLogger('rq.webhook')
+logger = logging.getLogger('greenq.webhook')
 
 
 @dataclass

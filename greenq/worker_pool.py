@@ -105,7 +105,7 @@ class WorkerPool:
         self.queue_class = queue_class
         self.exception_handlers = exception_handlers
         self.worker_options = worker_options
-        self.log = logging.getLogger('rq.worker_pool')
+        self.log = logging.getLogger('greenq.worker_pool')
         self.status = self.Status.IDLE
         #: The workers that run, by their names.
         self.worker_dict: dict[str, WorkerData] = {}
@@ -147,7 +147,7 @@ class WorkerPool:
         """
         self._burst = burst
         self._logging = _Logging(date_format, log_format, logging_config)
-        setup_loghandlers(logging_level, date_format, log_format, name='rq.worker_pool')
+        setup_loghandlers(logging_level, date_format, log_format, name='greenq.worker_pool')
         self.log.info('Worker pool %s: starting %d workers, pid %d', self.name, self.num_workers, os.getpid())
         self.status = self.Status.STARTED
         self._stop = _Stop()

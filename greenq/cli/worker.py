@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from greenq import bootstrap
+from greenq import bootstrap, compat
 from greenq.cli.config import Config, pass_config
 from greenq.cli.errors import CommandError, one_line
 from greenq.defaults import (
@@ -88,11 +88,20 @@ STRATEGIES = ('default', 'random', 'round_robin')
     '--dequeue-strategy', '-ds', default='default', help='Order of the queues: default, random or round_robin.'
 )
 @click.option('--sentry-dsn', envvar=['GREENQ_SENTRY_DSN', 'RQ_SENTRY_DSN'], help='Where to report exceptions of jobs.')
+@click.option(
+    '--rq-alias/--no-rq-alias',
+    default=True,
+    show_default=True,
+    envvar='GREENQ_RQ_ALIAS',
+    help='Let jobs that import rq get greenq, so that rq.get_current_job() and the like work in them.',
+)
 @click.argument('queue_names', metavar='[QUEUES]...', nargs=-1)
 @pass_config
 def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     """Run a worker for the given queues, most important first; without any, for `default`."""
     plan = _Plan(**options)
+    if plan.rq_alias:
+        compat.install_if_free()
     worker_class = _load_worker_class(config)
     _check(plan, worker_class, config)
     configure_logging(config.settings.get('DICT_CONFIG'))
@@ -139,6 +148,7 @@ class _Plan:
     on_lost: str | None
     dequeue_strategy: str
     sentry_dsn: str | None
+    rq_alias: bool
 
     @property
     def level(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from greenq import compat
 from greenq.cli.config import Config, full_name, pass_config
 from greenq.cli.errors import CommandError, one_line
 from greenq.cli.worker import chosen_queues, configure_logging, import_handler
@@ -63,6 +64,7 @@ def worker_pool(
     """Run several workers for the given queues, each a process of its own, and replace those that die."""
     from greenq.worker_pool import WorkerPool
 
+    compat.install_if_free()
     level = _level(logging_level, verbose, quiet)
     _check_formats(log_format, date_format)
     dict_config = config.settings.get('DICT_CONFIG')

@@ -102,8 +102,9 @@ class Attempts(Wiring):
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
         self.handle_execution_ended(job, queue, 0)
         job._result = return_value
-        if isinstance(return_value, Retry):
-            self.handle_job_retry(job, queue, return_value, None, execution)
+        retry = outcomes.as_retry(return_value)
+        if retry is not None:
+            self.handle_job_retry(job, queue, retry, None, execution)
             return
         job._status = JobStatus.FINISHED
         execute_success_callback(job, self.death_penalty_class, return_value)

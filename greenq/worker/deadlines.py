@@ -7,7 +7,6 @@ own bookkeeping runs outside, so an exception thrown at a greenlet can never hit
 import time
 from types import TracebackType
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub
 from greenlet import getcurrent, greenlet
@@ -63,7 +62,8 @@ class GeventDeathPenalty(BaseDeathPenalty):
     _blocks: ClassVar[dict[greenlet, 'GeventDeathPenalty']] = {}
     #: greenlet -> what is to be raised when it enters its next block
     _announced: ClassVar[dict[greenlet, BaseException]] = {}
-    _watches: ClassVar[WeakKeyDictionary[Any, _Watch]] = WeakKeyDictionary()
+    #: hub -> its watch
+    _watches: ClassVar[dict[Any, _Watch]] = {}
 
     def __init__(
         self, timeout: float | None, exception: type[BaseException] = JobTimeoutException, **kwargs: Any

@@ -4,7 +4,7 @@ import itertools
 import os
 from typing import Any
 
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import RedisError
 
 from greenq.store import transitions
 from greenq.store.transitions import Claimed
@@ -39,11 +39,9 @@ class Fetcher:
                 repeat=is_repeat,
                 record=self._record,
             )
-        except (ConnectionError, TimeoutError):
-            self._unanswered = execution_ids
-            raise
         except RedisError:
-            self._unanswered = None
+            # Even a refusal may follow an earlier try whose reply was lost.
+            self._unanswered = execution_ids
             raise
         self._unanswered = None
         return claimed

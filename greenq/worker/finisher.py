@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from greenq.defaults import MAX_INTERRUPTIONS
 from greenq.store import transitions
 from greenq.store.transitions import Failed, Finished, Retried
-from greenq.worker.outcomes import Outcome
+from greenq.worker.outcomes import Outcome, poison_reason
 from greenq.worker.reconnect import Backoff
 
 log = logging.getLogger('greenq.worker')
@@ -73,6 +74,9 @@ class Finisher:
             try:
                 accepted = self._write(batch, is_repeat)
             except RedisError as error:
+                if _is_refusal(error):
+                    self._write_one_by_one(batch, error)
+                    return True
                 if give_up_at is not None and time.monotonic() >= give_up_at:
                     return False
                 log.warning(
@@ -83,6 +87,23 @@ class Finisher:
             else:
                 self._tell(batch, accepted)
                 return True
+
+    def _write_one_by_one(self, batch: list[Pending], error: RedisError) -> None:
+        """After a refusal that no waiting mends: one bad outcome must not keep its neighbours from being written."""
+        if len(batch) > 1:
+            for pending in batch:
+                self._write_patiently([pending], None)
+            return
+        outcome = batch[0].outcome
+        log.error('Worker %s: outcome of job %s is refused by Redis: %s', self._worker_name, outcome.job_id, error)
+        transitions.release(
+            self._client,
+            self._worker_name,
+            [(outcome.job_id, outcome.execution_id, outcome.queue)],
+            interruption_limit=MAX_INTERRUPTIONS,
+            poison_reason=poison_reason(MAX_INTERRUPTIONS),
+        )
+        self._tell(batch, [False])
 
     def _write(self, batch: list[Pending], is_repeat: bool) -> list[bool]:
         """One transition for each kind of outcome in the batch; whether each was accepted."""
@@ -112,6 +133,14 @@ class Finisher:
             except Exception:
                 # The outcome is in Redis; a broken webhook must not keep the next ones from getting there.
                 log.exception('Worker %s: what follows job %s failed', self._worker_name, pending.outcome.job_id)
+
+
+#: Answers of a server in trouble, which is over some time.
+_TROUBLE = ('OOM', 'READONLY', 'MISCONF', 'NOREPLICAS', 'LOADING', 'BUSY', 'TRYAGAIN', 'CLUSTERDOWN', 'MASTERDOWN')
+
+
+def _is_refusal(error: RedisError) -> bool:
+    return isinstance(error, ResponseError) and not any(word in str(error) for word in _TROUBLE)
 
 
 _TRANSITIONS: dict[type, Callable[..., list[bool]]] = {

@@ -31,18 +31,20 @@ def _attempt(job: 'Job', execution: 'Execution | None') -> tuple[str, str, str]:
 
 
 def _failure_ttl(job: 'Job') -> int:
-    return DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
+    return DEFAULT_FAILURE_TTL if job.failure_ttl is None else int(job.failure_ttl)
 
 
 def finished(job: 'Job', execution: 'Execution | None', return_value: Any, result_ttl: int) -> Finished:
     """A success; takes one repeat from a job that is to repeat."""
-    options: dict[str, Any] | None = None
+    options: dict[str, Any] = {}
+    if job._dependency_ids:
+        options['has_dependencies'] = True
     if job.rate_limit_key:
-        options = {'rate_limit': job.rate_limit_key}
+        options['rate_limit'] = job.rate_limit_key
     if job.repeats_left:
-        options = {**(options or {}), 'repeat': _next_repeat(job)}
+        options['repeat'] = _next_repeat(job)
     encoded = encode_return_value(job.serializer, return_value) if result_ttl else b''
-    return Finished(*_attempt(job, execution), result_ttl, *_span(job), encoded, options)
+    return Finished(*_attempt(job, execution), int(result_ttl), *_span(job), encoded, options)
 
 
 def _next_repeat(job: 'Job') -> dict[str, Any]:
@@ -127,6 +129,15 @@ def poison_reason(limit: int) -> bytes:
         'was stopped each time. See job.interruptions; requeue it once the cause is mended.'
     )
     return encode_exc_string(text)
+
+
+def as_retry(value: Any) -> Retry | None:
+    """The `Retry` that a job returned, of greenq or of an rq that is installed beside it; None for all else."""
+    if isinstance(value, Retry):
+        return value
+    if type(value).__module__ == 'rq.job' and type(value).__name__ == 'Retry':
+        return Retry(value.max, value.intervals, value.enqueue_at_front)
+    return None
 
 
 def describe_exception(exc_info: Any) -> str:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 log = logging.getLogger('greenq.worker')
+# What was configured for RQ's logger applies.
+log.parent = logging.getLogger('rq.worker')
 if log.level == logging.NOTSET:
     log.setLevel(logging.INFO)
 

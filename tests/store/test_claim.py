@@ -33,7 +33,7 @@ def server_time(client: redis.Redis) -> float:
 
 def test_moves_status_execution_and_lease_in_one_step(connection: redis.Redis) -> None:
     join(connection)
-    enqueue(connection, 'a', ttl=1000)
+    enqueue(connection, 'a', ttl=1000, more={'ttl': 1000})
     (claimed,) = claim(connection, ids=['x'])
     assert claimed[:3] == ('a', 'x', QUEUE)
     assert claimed.hash[b'status'] == b'queued' and claimed.hash[b'data'] == b'\x00\xff'
@@ -191,3 +191,11 @@ def test_a_lease_that_runs_is_not_changed(connection: redis.Redis) -> None:
     lease = connection.zscore(keys.leases(), WORKER)
     start(connection, 'a')
     assert connection.zscore(keys.leases(), WORKER) == lease
+
+
+def test_a_job_that_rq_requeued_does_not_expire_while_it_runs(connection: redis.Redis) -> None:
+    """RQ leaves the hash the ttl of its failure."""
+    enqueue(connection, 'a', more={'worker_name': 'earlier'})
+    connection.expire(keys.job('a'), 100)
+    claim(connection)
+    assert connection.ttl(keys.job('a')) == -1

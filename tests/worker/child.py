@@ -3,8 +3,6 @@
 `python -m tests.worker.child gevent|plain`: each line of its input is an order, each line of its output the reply.
 """
 
-# ruff: noqa: E402
-
 import sys
 
 if sys.argv[1] == 'gevent':

@@ -3,7 +3,7 @@
 -- ARGV: worker name, now (ISO), repeat ('1' or '0'), state for the worker ('' leaves it); then for each execution:
 --       job id, execution id ('' without a lease), queue, result ttl (s; -1 forever, 0 delete), started (epoch),
 --       ended (epoch), ended (ISO), return value (encoded, '' for none), options (JSON or '')
---       options: rate_limit (key), repeat {left, intervals, due (epoch; 0 at once)}
+--       options: rate_limit (key), repeat {left, intervals, due (epoch; 0 at once)}, has_dependencies
 -- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); 2 if its job was
 -- canceled meanwhile (then its result was kept, and the job stays canceled).
 --- @include clock
@@ -16,20 +16,20 @@ local now = clock()
 local replies, finished = {}, {}
 local done, working_time = 0, 0
 
-local function keep(item)
-  local ended = ARGV[item.at + 6]
-  redis.call('HSET', job_key(item.id), 'status', 'finished', 'ended_at', ended, 'last_heartbeat', ended,
-    'worker_name', worker)
-  add_result(item.id, 1, worker, ARGV[item.at + 7], '', item.execution, ARGV[item.at + 4], ARGV[item.at + 5], item.ttl)
-end
-
 local function register(item, has_links)
   local entries = finished[item.queue] or {}
   finished[item.queue] = entries
   entries[#entries + 1] = item.ttl < 0 and '+inf' or now + item.ttl
   entries[#entries + 1] = item.id
   if item.ttl <= 0 then return end
-  if has_links or item.ttl < 60 then expire_job(item.id, item.ttl) else redis.call('EXPIRE', job_key(item.id), item.ttl) end
+  if has_links or item.ttl < 60 then expire_job(item.id, item.ttl) else redis.call('EXPIRE', item.key, item.ttl) end
+end
+
+local function keep(item)
+  local at = item.at
+  local ended = ARGV[at + 6]
+  redis.call('HSET', item.key, 'status', 'finished', 'ended_at', ended, 'last_heartbeat', ended)
+  add_result(item.id, 1, worker, ARGV[at + 7], '', item.execution, ARGV[at + 4], ARGV[at + 5], item.ttl)
 end
 
 local function again(id, queue, plan)
@@ -49,7 +49,7 @@ local function settle(item)
   local id, queue = item.id, item.queue
   local options = item.options
   if item.ttl ~= 0 then keep(item) end
-  local has_links = redis.call('EXISTS', dependents_key(id), dependencies_key(id)) > 0
+  local has_links = redis.call('EXISTS', dependents_key(id)) == 1 or (options and options.has_dependencies)
   if has_links then release_dependents(id, 'finished', '', now, iso) end
   local status = 'finished'
   if options and options['repeat'] then
@@ -84,7 +84,7 @@ local items = {}
 for at = 5, #ARGV, 9 do
   local options = ARGV[at + 8]
   items[#items + 1] = {
-    at = at, id = ARGV[at], execution = ARGV[at + 1], queue = ARGV[at + 2], ttl = tonumber(ARGV[at + 3]),
+    at = at, id = ARGV[at], key = job_key(ARGV[at]), execution = ARGV[at + 1], queue = ARGV[at + 2], ttl = tonumber(ARGV[at + 3]),
     options = options ~= '' and cjson.decode(options) or nil,
   }
 end

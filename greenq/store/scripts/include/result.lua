@@ -1,17 +1,17 @@
 -- Adds a result to a job's stream; empty strings are left out, a ttl of -1 means forever.
 local function add_result(id, kind, worker, value, exc_string, execution, started_at, ended_at, ttl)
   local entry = { 'type', kind, 'worker_name', worker }
-  local function put(name, content)
-    if content and content ~= '' then
-      entry[#entry + 1] = name
-      entry[#entry + 1] = content
+  local size = 4
+  local optional = {
+    'exc_string', exc_string, 'return_value', value, 'execution_id', execution,
+    'execution_started_at', started_at, 'execution_ended_at', ended_at,
+  }
+  for i = 1, 10, 2 do
+    if optional[i + 1] ~= '' then
+      entry[size + 1], entry[size + 2] = optional[i], optional[i + 1]
+      size = size + 2
     end
   end
-  put('exc_string', exc_string)
-  put('return_value', value)
-  put('execution_id', execution)
-  put('execution_started_at', started_at)
-  put('execution_ended_at', ended_at)
   redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*', unpack(entry))
   if ttl > 0 then
     redis.call('EXPIRE', results_key(id), ttl)
