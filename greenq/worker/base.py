@@ -198,6 +198,8 @@ class BaseWorker(Upkeep):
 
     def _work_once(self, burst: bool, max_idle_time: int | None) -> bool:
         """Takes a job and executes it; returns False when it is time to go."""
+        # Something is left if Redis failed between its claim and its start.
+        self._give_back_all()
         self.check_for_suspension(burst)
         if self._stop_requested:
             raise StopRequested

@@ -10,6 +10,8 @@ from random import shuffle
 from types import FrameType
 from typing import Any, cast
 
+from redis.exceptions import RedisError
+
 from greenq.callbacks import execute_stopped_callback
 from greenq.exceptions import InvalidJobOperation, ShutDownImminentException
 from greenq.executions import Execution
@@ -17,6 +19,7 @@ from greenq.job import Job, JobStatus
 from greenq.queue import Queue
 from greenq.utils import now
 from greenq.worker.base import BaseWorker
+from greenq.worker.reconnect import Backoff
 from greenq.worker.signals import SignalHandlers, signal_name
 
 #: How long (s) a look at the horse may take where no signal tells of its end.
@@ -84,12 +87,16 @@ class Worker(BaseWorker):
             pid, status, rusage = self._look_at_horse(os.WNOHANG)
             if pid != 0:
                 return pid, status, rusage
-            self._note_stop()
             if self._force_stop_requested or self._is_overdue(job):
                 self.kill_horse()
                 return self.wait_for_horse()
-            if self._heart.is_due:
-                self.heartbeat()
+            try:
+                self._note_stop()
+                if self._heart.is_due:
+                    self.heartbeat()
+            except RedisError as error:
+                # Whatever Redis does, a horse is not left unwatched.
+                self.log.warning('Worker %s: cannot beat: %s', self.name, error)
             select.select([self._wake], [], [], LOOK_SECONDS)
             self._wake.drain()
 
@@ -117,7 +124,7 @@ class Worker(BaseWorker):
     ) -> None:
         """Records what became of a job whose horse ended other than well."""
         try:
-            job_status = job.get_status()
+            job_status = self._status_of(job)
         except InvalidJobOperation:
             self.executions.pop(execution.id, None)
             return
@@ -134,6 +141,15 @@ class Worker(BaseWorker):
             self.log.warning('Worker %s: job %s failed (%s)', self.name, job.id, text)
             self.handle_work_horse_killed(job, pid, status, rusage)
             self.handle_job_failure(job, queue=queue, exc_string=text, execution=execution)
+
+    def _status_of(self, job: Job) -> JobStatus:
+        backoff = Backoff()
+        while True:
+            try:
+                return job.get_status()
+            except RedisError as error:
+                self.log.warning('Worker %s: Redis: %s; trying again', self.name, error)
+                backoff.sleep()
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
         self.log.warning('Worker %s: job %s stopped by user, moving job to FailedJobRegistry', self.name, job.id)

@@ -134,12 +134,13 @@ class GeventWorker(BaseWorker):
 
     def teardown(self) -> None:
         """What runs has its grace, what was not begun goes back, then as for every worker."""
-        self._is_leaving = True
         try:
+            self._end_waits()
             self._put_back_ready()
         except RedisError as error:
             self.log.error('Worker %s: Redis: %s; what was not begun is left to others', self.name, error)
         self._drain()
+        self._is_leaving = True
         commit, look_after = self._background
         self._outcome_waits.set()
         commit.join(COMMAND_SECONDS)
@@ -302,7 +303,8 @@ class GeventWorker(BaseWorker):
                 del self._running[item.execution.id]
                 self._ended_count += 1
                 self._slot_freed.set()
-                if time.monotonic() >= turn_over:
+                self._idle_since = time.monotonic()
+                if self._idle_since >= turn_over:
                     hub.loop.run_callback(me.switch)
                     hub.switch()
                     turn_over = time.monotonic() + TURN_SECONDS
@@ -368,7 +370,7 @@ class GeventWorker(BaseWorker):
             self._outcome_waits.clear()
             self._finisher.flush()
             self._slot_freed.set()
-            if self._is_leaving and not self._running:
+            if self._is_leaving:
                 return
 
     def send_webhooks(self, job: Job, status: JobStatus, exc_string: str | None = None) -> None:

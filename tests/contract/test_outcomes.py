@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from greenq import Queue, Repeat, Retry
-from greenq.job import Job, JobStatus
+from greenq.job import JobStatus
 from greenq.results import Result
 from greenq.store import keys
 from greenq.worker import Worker
@@ -81,7 +81,7 @@ def test_retry_at_once(worker: Runner, queue: Queue) -> None:
     assert job.return_value() == 3
     job.refresh()
     assert job.retries_left == 1
-    assert [result.type for result in job.results()][0] is Result.Type.SUCCESSFUL
+    assert next(result.type for result in job.results()) is Result.Type.SUCCESSFUL
 
 
 def test_retries_run_out(worker: Runner, queue: Queue, connection: Any) -> None:
@@ -252,7 +252,3 @@ def test_nothing_stays_behind(worker: Runner, queue: Queue, connection: redis.Re
 
 def _one_at_a_time(worker: Runner) -> dict[str, Any]:
     return {'concurrency': 1} if worker.kind == 'gevent' else {}
-
-
-def _fetched(job: Job) -> Job:
-    return Job.fetch(job.id, connection=job.connection)

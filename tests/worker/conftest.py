@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from tests.worker.runner import Runner, Runners
 
@@ -19,3 +20,10 @@ def runners(server_url: str) -> Iterator[Runners]:
 def gevent_runner(runners: Runners) -> Runner:
     """The shared process for gevent workers."""
     return runners('gevent')
+
+
+@pytest.fixture(autouse=True)
+def leftovers(runners: Runners, connection: redis.Redis) -> Iterator[None]:
+    """No worker outlives its test."""
+    yield
+    runners.end_leftovers()

@@ -104,10 +104,6 @@ def current_id() -> str:
     return job.id
 
 
-def process_id() -> int:
-    return os.getpid()
-
-
 def fail(message: str = 'as told') -> None:
     raise ValueError(message)
 
@@ -137,10 +133,6 @@ def meta_of_me() -> Any:
     job = get_current_job()
     assert job is not None
     return job.meta
-
-
-def print_and_env() -> str | None:
-    return os.environ.get('RQ_JOB_ID')
 
 
 class Adder:

@@ -160,9 +160,6 @@ class Runners:
 
     def __call__(self, kind: str) -> Runner:
         runner = self._shared.get(kind)
-        if runner is not None and runner.is_busy:
-            # A test that failed has left it at work.
-            runner.kill()
         if runner is None or not runner.is_alive:
             runner = self._shared[kind] = self.new(kind)
         return runner
@@ -172,6 +169,12 @@ class Runners:
         runner = Runner(kind, self._url, patched)
         self._all.append(runner)
         return runner
+
+    def end_leftovers(self) -> None:
+        """Kills what a failed test has left at work, so that it takes no other test's jobs."""
+        for runner in self._all:
+            if runner.is_busy and runner.is_alive:
+                runner.kill()
 
     def close(self) -> None:
         for runner in self._all:

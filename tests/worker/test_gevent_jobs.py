@@ -120,6 +120,7 @@ def test_stop_commands_stop_what_they_name(gevent_runner: Runner, queue: Queue, 
     jobs.wait_for_notes(connection, 5)
 
     send_stop_job_command(connection, 'b')
+    wait_until(all_jobs[2].get_executions, description='record of the execution, which is written after a second')
     [execution] = all_jobs[2].get_executions()
     send_stop_execution_command(connection, 'c', execution.id)
     send_stop_job_command(connection, 'coroutine')
@@ -176,7 +177,7 @@ def test_an_unpatched_process_is_refused(runners: Any, connection: redis.Redis) 
 
 
 @pytest.mark.parametrize('options', [{'concurrency': 0}, {'grace': -1}])
-def test_settings_that_make_no_sense(gevent_runner: Runner, connection: redis.Redis, options: dict[str, int]) -> None:
+def test_settings_that_make_no_sense(gevent_runner: Runner, connection: redis.Redis, options: dict[str, Any]) -> None:
     gevent_runner.begin(**options)
     [(name, value)] = options.items()
     assert f'ValueError: {name} {value} is not allowed' in str(gevent_runner.end().error)

@@ -35,9 +35,9 @@ def test_suspended_workers_wait(runner: Runner, queue: Queue, connection: redis.
     runner.begin()
     runner.wait_for_state(connection, 'idle', 'started')
     suspend(connection)
-    runner.wait_for_state(connection, 'suspended')
     job = queue.enqueue(jobs.nothing)
     runner.wait_for_state(connection, 'suspended')
+    assert queue.job_ids == [job.id]
     assert job.get_status() == JobStatus.QUEUED
 
     resume(connection)
@@ -128,7 +128,7 @@ def test_execute_job_without_a_claim(queue: Queue, connection: redis.Redis) -> N
 
 @pytest.mark.parametrize('strategy', ['fifo', 3])
 def test_unknown_strategies(queue: Queue, connection: redis.Redis, strategy: Any) -> None:
-    with pytest.raises(ValueError, match='is not allowed. Use `default`, `random` or `round_robin`'):
+    with pytest.raises(ValueError, match=r'is not allowed\. Use `default`, `random` or `round_robin`'):
         Worker([queue], connection=connection).work(burst=True, dequeue_strategy=strategy)
     assert Worker.count(connection=connection) == 0
 

@@ -129,7 +129,7 @@ def test_workers_are_compared_by_name(registered: list[SimpleWorker], connection
 
 def test_a_queue_that_is_none_is_refused(connection: redis.Redis) -> None:
     with pytest.raises(TypeError):
-        Worker([Queue('a', connection=connection), 3], connection=connection)  # type: ignore[list-item]
+        Worker([Queue('a', connection=connection), 3], connection=connection)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
