@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from greenq.defaults import RQ_KEY_PREFIX
 from greenq.exceptions import ConfigurationError
 
 URL_VARIABLES = ('GREENQ_REDIS_URL', 'RQ_REDIS_URL', 'REDIS_URL')
 DEFAULT_URL = 'redis://localhost:6379'
 SCHEMES = ('redis', 'rediss', 'unix')
 EMBEDDED = 'embedded'
+#: How often a producer's client tries again when the node that it knew is gone, or has given the keys away.
+CLUSTER_RETRIES = 3
 URL_FORMS = (
     'redis://user:password@host:port/db, rediss://..., unix:///path/to/socket?db=0, embedded or embedded:///path'
 )
@@ -32,6 +35,7 @@ _POOL_INTERNALS = frozenset(
         'orig_host_address',
         'orig_socket_connect_timeout',
         'orig_socket_timeout',
+        'oss_cluster_maint_notifications_handler',
     }
 )
 
@@ -92,7 +96,12 @@ def get_current_connection() -> redis.Redis:
 
 
 def checked(connection: redis.Redis) -> redis.Redis:
-    """The client, if greenq can work with it: it must give bytes, because a job's data are no text."""
+    """The client, if greenq can work with it: it must give bytes, because a job's data are no text.
+
+    For a `redis.RedisCluster` it is a client of the node that has greenq's keys, the same one each time.
+    """
+    if isinstance(connection, redis.RedisCluster):
+        connection = _client_in_cluster(connection)
     if isinstance(connection, str):
         raise InvalidConnectionError(
             f'{masked(connection)!r} is a URL where a client is needed; write greenq.connections.connect(...) around it'
@@ -103,6 +112,36 @@ def checked(connection: redis.Redis) -> redis.Redis:
             'the Redis client has decode_responses=True, but job data are bytes; give greenq a client without it'
         )
     return connection
+
+
+def _client_in_cluster(cluster: redis.RedisCluster) -> redis.Redis:
+    """The client that belongs to a cluster client: plain, because one node has all keys of a prefix with a hash tag."""
+    # Not before it is needed: who has no cluster does without.
+    from greenq.cluster import SlotConnection, SlotOwner, SlotSSLConnection, has_hash_tag
+
+    if not has_hash_tag():
+        raise InvalidConnectionError(
+            f'on Redis Cluster RQ_KEY_PREFIX needs a hash tag, which {RQ_KEY_PREFIX!r} lacks; set one before greenq is '
+            "imported, the same for all producers and workers, for example RQ_KEY_PREFIX='{rq}'"
+        )
+    known = vars(cluster).get('_greenq_client')
+    if known is not None:
+        return cast(redis.Redis, known)
+    node: Any = cluster.get_default_node()  # type: ignore[no-untyped-call]
+    model = cluster.get_redis_connection(node).connection_pool
+    settings = _settings(model)
+    settings |= {
+        'connection_class': SlotSSLConnection
+        if issubclass(model.connection_class, redis.SSLConnection)
+        else SlotConnection,
+        'slot_owner': SlotOwner.of(cluster),
+        'redis_connect_func': getattr(cluster, 'user_on_connect_func', None),
+        'max_connections': model.max_connections,
+        'retry': Retry(ExponentialBackoff(cap=1, base=0.05), CLUSTER_RETRIES),
+    }
+    settings.pop('parser_class', None)
+    client = redis.Redis.from_pool(redis.ConnectionPool(**settings))
+    return cast(redis.Redis, vars(cluster).setdefault('_greenq_client', client))
 
 
 def worker_connection(
@@ -119,10 +158,7 @@ def worker_connection(
     with `blocking` waits for one. `socket_timeout` and `pool_timeout`, for that wait, are in seconds; None: for ever.
     """
     pool = connection.connection_pool
-    settings = {key: value for key, value in pool.connection_kwargs.items() if key not in _POOL_INTERNALS}
-    maintenance = pool.connection_kwargs.get('maint_notifications_config')
-    if maintenance is not None:
-        settings['maint_notifications_config'] = maintenance
+    settings = _settings(pool)
     settings |= {
         'connection_class': pool.connection_class,
         'max_connections': max_connections,
@@ -137,6 +173,15 @@ def worker_connection(
     client = type(connection)(connection_pool=_new_pool(pool, settings, blocking))
     client.auto_close_connection_pool = True
     return client
+
+
+def _settings(pool: Any) -> dict[str, Any]:
+    """What a pool gives its connections, for another pool."""
+    settings = {key: value for key, value in pool.connection_kwargs.items() if key not in _POOL_INTERNALS}
+    maintenance = pool.connection_kwargs.get('maint_notifications_config')
+    if maintenance is not None:
+        settings['maint_notifications_config'] = maintenance
+    return settings
 
 
 class _BlockingSentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
@@ -167,6 +212,47 @@ def get_connection_kwargs(connection: redis.Redis) -> dict[str, Any]:
 def parse_connection(connection: redis.Redis) -> tuple[type[redis.Redis], type[Any], dict[str, Any]]:
     """The classes of a client and of its connections, and the latter's arguments."""
     return type(connection), connection.connection_pool.connection_class, get_connection_kwargs(connection)
+
+
+def taken_apart(connection: redis.Redis) -> tuple[type[redis.Redis], type[Any], dict[str, Any]]:
+    """As `parse_connection`, and for a client of Sentinel's with what its pool needs under `sentinel`. `put_together`
+    makes a client of it, in any process."""
+    client_class, connection_class, kwargs = parse_connection(connection)
+    pool = connection.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        manager = pool.sentinel_manager
+        watchers = [get_connection_kwargs(watcher) for watcher in manager.sentinels]
+        kwargs['sentinel'] = {
+            'service_name': pool.service_name,
+            'sentinels': [(watcher['host'], watcher['port']) for watcher in watchers],
+            'sentinel_kwargs': manager.sentinel_kwargs,
+            'min_other_sentinels': manager.min_other_sentinels,
+            'is_master': pool.is_master,
+            'check_connection': pool.check_connection,
+        }
+    return client_class, connection_class, kwargs
+
+
+def put_together(
+    client_class: type[redis.Redis], connection_class: type[Any], connection_kwargs: dict[str, Any]
+) -> redis.Redis:
+    """The client that was `taken_apart`, with connections of its own."""
+    arguments = dict(connection_kwargs)
+    sentinel = arguments.pop('sentinel', None)
+    if sentinel is None:
+        return client_class.from_pool(redis.ConnectionPool(connection_class=connection_class, **arguments))
+    manager = Sentinel(  # type: ignore[no-untyped-call]
+        sentinel['sentinels'], sentinel['min_other_sentinels'], sentinel['sentinel_kwargs']
+    )
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        sentinel['service_name'],
+        manager,
+        is_master=sentinel['is_master'],
+        check_connection=sentinel['check_connection'],
+        connection_class=connection_class,
+        **arguments,
+    )
+    return client_class.from_pool(pool)
 
 
 def masked(url: str) -> str:

@@ -7,7 +7,7 @@ import re
 
 # ---- shared with RQ ----
 
-RQ_KEY_PREFIX = os.environ.get('GREENQ_KEY_PREFIX') or os.environ.get('RQ_KEY_PREFIX') or 'rq'
+RQ_KEY_PREFIX = os.environ.get('GREENQ_KEY_PREFIX', os.environ.get('RQ_KEY_PREFIX', 'rq'))
 """What every key begins with. Read once, at import, as RQ does."""
 
 # The prefix becomes part of keys, channel names, patterns and `str.format` templates.

@@ -77,6 +77,8 @@ _JOB_ID = re.compile(r'[A-Za-z0-9_-]+')
 _LONGEST_ARGUMENT_SHOWN = 75
 
 _current_job: ContextVar[Job | None] = ContextVar('current_job', default=None)
+#: Where else to look for the job that the caller runs in: workers add what contexts do not reach.
+current_job_finders: list[Callable[[], Job | None]] = []
 
 
 def parse_job_id(job_or_execution_id: str) -> str:
@@ -97,7 +99,10 @@ def get_current_job(connection: Redis | None = None, job_class: type[Job] | None
     for name, value in (('connection', connection), ('job_class', job_class)):
         if value is not None:
             warnings.warn(f'{name} argument for get_current_job is deprecated.', DeprecationWarning, stacklevel=2)
-    return _current_job.get()
+    job = _current_job.get()
+    if job is not None:
+        return job
+    return next((found for find in current_job_finders if (found := find()) is not None), None)
 
 
 def cancel_job(
@@ -300,7 +305,7 @@ class Job:
         self._id = id or None
         self.serializer = resolve_serializer(serializer)
         if connection is not None:
-            self.connection = connection
+            self.connection = resolve_connection(connection)
 
     # ---- making one ----
 

@@ -163,9 +163,8 @@ class Queue:
             is_async = kwargs.pop('async')
             warnings.warn('The `async` keyword is deprecated. Use `is_async` instead', DeprecationWarning, stacklevel=2)
         if kwargs:
-            raise TypeError(
-                f'Queue() has no argument {", ".join(sorted(kwargs))}: see help(greenq.Queue) for what it has'
-            )
+            unknown = ', '.join(sorted(kwargs))
+            warnings.warn(f'Queue() ignores {unknown}: it has no such argument, remove it', UserWarning, stacklevel=2)
         self.connection: Redis = resolve_connection(connection)
         self.name = name
         self._key = f'{self.redis_queue_namespace_prefix}{name}'

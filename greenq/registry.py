@@ -340,7 +340,7 @@ class StartedJobRegistry(BaseRegistry):
             utcformat(moment),
             {'ended_at': '', 'last_heartbeat': ''},
         )
-        return transitions.retry(self.connection, '', (outcome,))[0]
+        return transitions.retry(self.connection, '', (outcome,))[0] is True
 
     def _leased(self, worker_names: set[str]) -> set[str]:
         """Those workers that are greenq's: whether one of them is alive is for whoever watches the leases."""
@@ -382,7 +382,7 @@ class StartedJobRegistry(BaseRegistry):
             {'retries_left': retries_left},
             rate_limit=_rate_limit_of(job),
         )
-        (taken,) = transitions.retry(self.connection, job.worker_name or '', (outcome,))
+        taken = transitions.retry(self.connection, job.worker_name or '', (outcome,)) == [True]
         if taken:
             job.retries_left = retries_left
             job._status = JobStatus.QUEUED if due is None else JobStatus.SCHEDULED
@@ -403,7 +403,7 @@ class StartedJobRegistry(BaseRegistry):
             encode_exc_string(reason),
             rate_limit=_rate_limit_of(job),
         )
-        (taken,) = transitions.fail(self.connection, job.worker_name or '', (outcome,))
+        taken = transitions.fail(self.connection, job.worker_name or '', (outcome,)) == [True]
         if taken:
             job.ended_at = ended_at
             job._status = JobStatus.FAILED

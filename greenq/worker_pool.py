@@ -16,12 +16,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid4
 
-from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
-from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from greenq import bootstrap
-from greenq.connections import get_connection_kwargs, parse_connection
+from greenq.connections import put_together, taken_apart
 from greenq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from greenq.exceptions import ConfigurationError
 from greenq.fresh_process import SETUP_FAILED, STOP_SIGNALS, FreshProcess, leave_note, stop_signals_blocked
@@ -36,6 +34,8 @@ from greenq.worker.signals import SAME_REQUEST_SECONDS, SignalHandlers, WakePipe
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from redis import Redis
 
 #: A worker that lived this long (s) was well; one that dies sooner makes the pool wait before it starts the next.
 STEADY_SECONDS = 10
@@ -110,7 +110,7 @@ class WorkerPool:
         #: The workers that run, by their names.
         self.worker_dict: dict[str, WorkerData] = {}
         self._queue_names: list[str] = parse_names(queues)
-        self._connection_class, self._pool_class, self._pool_kwargs = _parse_connection(connection)
+        self._connection_class, self._pool_class, self._pool_kwargs = taken_apart(connection)
         self._burst = True
         self._sleep: float = 0
         self._logging = _Logging()
@@ -383,46 +383,6 @@ def _is_known_to_need_patching(worker_class: type[BaseWorker] | str) -> bool:
     return worker_class.needs_monkey_patching
 
 
-# ---- a connection, taken apart for another process ----
-
-
-def _parse_connection(connection: Redis) -> tuple[type[Redis], type[Any], dict[str, Any]]:
-    """As `parse_connection`, and for a client of Sentinel's with what its pool needs under `sentinel`."""
-    client_class, connection_class, kwargs = parse_connection(connection)
-    pool = connection.connection_pool
-    if isinstance(pool, SentinelConnectionPool):
-        manager = pool.sentinel_manager
-        watchers = [get_connection_kwargs(watcher) for watcher in manager.sentinels]
-        kwargs['sentinel'] = {
-            'service_name': pool.service_name,
-            'sentinels': [(watcher['host'], watcher['port']) for watcher in watchers],
-            'sentinel_kwargs': manager.sentinel_kwargs,
-            'min_other_sentinels': manager.min_other_sentinels,
-            'is_master': pool.is_master,
-            'check_connection': pool.check_connection,
-        }
-    return client_class, connection_class, kwargs
-
-
-def _connect(client_class: type[Redis], connection_class: type[Any], kwargs: dict[str, Any]) -> Redis:
-    arguments = dict(kwargs)
-    sentinel = arguments.pop('sentinel', None)
-    if sentinel is None:
-        return client_class.from_pool(ConnectionPool(connection_class=connection_class, **arguments))
-    manager = Sentinel(  # type: ignore[no-untyped-call]
-        sentinel['sentinels'], sentinel['min_other_sentinels'], sentinel['sentinel_kwargs']
-    )
-    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-        sentinel['service_name'],
-        manager,
-        is_master=sentinel['is_master'],
-        check_connection=sentinel['check_connection'],
-        connection_class=connection_class,
-        **arguments,
-    )
-    return client_class.from_pool(pool)
-
-
 # ---- in the worker's process ----
 
 
@@ -445,7 +405,7 @@ def run_worker(
     worker = _build_worker(
         worker_name,
         queue_names,
-        _connect(connection_class, connection_pool_class, connection_pool_kwargs),
+        put_together(connection_class, connection_pool_class, connection_pool_kwargs),
         worker_class=worker_class,
         serializer=serializer,
         job_class=job_class,
@@ -476,7 +436,7 @@ def _set_up_worker(
         logging.config.dictConfig(log.config)
     found = _loaded(worker_class)
     _check_options(found, worker_options)
-    connection = _connect(client_class, connection_class, connection_kwargs)
+    connection = put_together(client_class, connection_class, connection_kwargs)
     worker = _build_worker(worker_name, queue_names, connection, worker_class=found, **classes, **worker_options)
     leave_note(grace=getattr(worker, 'grace', None))
 

@@ -6,6 +6,7 @@ GREENQ_TEST_SERVER=/path/to/redis-server runs the tests on that program instead 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,15 @@ def environment(monkeypatch: pytest.MonkeyPatch, server_url: str, tmp_path_facto
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('GREENQ_REDIS_URL', server_url)
     monkeypatch.setenv('GREENQ_EMBEDDED_DIR', str(tmp_path_factory.getbasetemp() / 'default-embedded'))
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """What a worker in this process (RQ's never does) must put back when it ends."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

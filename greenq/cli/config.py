@@ -79,7 +79,8 @@ class Config:
 
     @cached_property
     def connection_class(self) -> type[Redis]:
-        return _import_class(self.connection_class_name, 'connection', 'redis.Redis', '--connection-class')
+        option = '--connection-class'
+        return _import_class(self.connection_class_name, 'connection', 'redis.Redis', option, 'redis.RedisCluster')
 
     @cached_property
     def serializer(self) -> Serializer:
@@ -116,7 +117,7 @@ def full_name(name: str) -> str:
     return SHORT_WORKER_NAMES.get(name, name)
 
 
-def _import_class(name: str, kind: str, base_name: str, option: str) -> type[Any]:
+def _import_class(name: str, kind: str, base_name: str, option: str, *other_bases: str) -> type[Any]:
     from greenq.utils import import_attribute
 
     try:
@@ -126,8 +127,8 @@ def _import_class(name: str, kind: str, base_name: str, option: str) -> type[Any
             f'Cannot import {kind} class {name!r}: {one_line(error)}. '
             f'Give {option} a dotted path that can be imported from here; --path adds directories.'
         ) from error
-    base = import_attribute(base_name)
-    if not isinstance(found, type) or not issubclass(found, base):
+    bases = tuple(import_attribute(base) for base in (base_name, *other_bases))
+    if not isinstance(found, type) or not issubclass(found, bases):
         raise CommandError(
             f'{name!r} is not a {kind} class: it does not inherit from {base_name}. '
             f'Give {option} the dotted path of a class that does.'

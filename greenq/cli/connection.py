@@ -42,8 +42,9 @@ def connection_from_settings(settings: Mapping[str, Any], connection_class: type
 
 def _from_url(url: str, connection_class: type[Redis]) -> Redis:
     from redis import Redis
+    from redis.exceptions import RedisClusterException
 
-    from greenq.connections import EMBEDDED, checked, connect, masked
+    from greenq.connections import EMBEDDED, InvalidConnectionError, checked, connect, masked
 
     if connection_class is Redis:
         return connect(url)
@@ -51,6 +52,11 @@ def _from_url(url: str, connection_class: type[Redis]) -> Redis:
         return connection_class(connection_pool=connect(url).connection_pool)
     try:
         return checked(connection_class.from_url(url))
+    except InvalidConnectionError:
+        raise
+    except RedisClusterException as error:
+        # A client of a cluster connects when it is made, and its errors are none of Redis' in general.
+        raise CommandError(f'Cannot use the cluster at {masked(url)}: {one_line(error)}.') from error
     except ValueError as error:
         raise CommandError(f'{masked(url)!r} is not a Redis URL: {one_line(error)}; correct it.') from error
 

@@ -104,6 +104,14 @@ class Recovered(NamedTuple):
     status: str
 
 
+class Refused(str):
+    """Why Redis refused to write an outcome, whose execution is still the worker's."""
+
+
+#: What became of an outcome: written; dropped, because the execution was no longer the worker's; or refused.
+Verdict = bool | Refused
+
+
 def new_token() -> str:
     """A fresh idempotence token."""
     return os.urandom(8).hex()
@@ -211,7 +219,7 @@ def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, 
 
 def finish(
     client: Any, worker: str, outcomes: Iterable[Finished], *, state: str = '', repeat: bool = False
-) -> list[bool]:
+) -> list[Verdict]:
     """Records executions that succeeded: result, registry, counters, dependents, next repeat, all or nothing.
 
     Returns for each whether it was still the worker's; a loser's outcome is not written.
@@ -220,21 +228,23 @@ def finish(
     for item in outcomes:
         args += item[:-1]
         args.append(json.dumps(item.options) if item.options else '')
-    return _fenced(client, script('finish')(client, [keys.worker(worker)], args))
+    return _verdicts(client, script('finish')(client, [keys.worker(worker)], args))
 
 
-def fail(client: Any, worker: str, outcomes: Iterable[Failed], *, state: str = '', repeat: bool = False) -> list[bool]:
+def fail(
+    client: Any, worker: str, outcomes: Iterable[Failed], *, state: str = '', repeat: bool = False
+) -> list[Verdict]:
     """Records executions that failed for good or were stopped; returns for each whether it was still the worker's."""
     args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
     for item in outcomes:
         args += item
         args[-7] = '1' if item.register else '0'
-    return _fenced(client, script('fail')(client, [keys.worker(worker)], args))
+    return _verdicts(client, script('fail')(client, [keys.worker(worker)], args))
 
 
 def retry(
     client: Any, worker: str, outcomes: Iterable[Retried], *, state: str = '', repeat: bool = False
-) -> list[bool]:
+) -> list[Verdict]:
     """Sends executions round again, using a retry; returns for each whether it was still the worker's."""
     args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
     for item in outcomes:
@@ -254,11 +264,13 @@ def retry(
             len(flat),
             *flat,
         )
-    return _fenced(client, script('retry')(client, [keys.worker(worker)], args))
+    return _verdicts(client, script('retry')(client, [keys.worker(worker)], args))
 
 
-def _fenced(client: Any, reply: Any) -> list[bool]:
-    return [] if isinstance(client, Pipeline) else [item == 1 for item in reply]
+def _verdicts(client: Any, reply: Any) -> list[Verdict]:
+    if isinstance(client, Pipeline):
+        return []
+    return [Refused(as_text(item)) if isinstance(item, bytes) else item == 1 for item in reply]
 
 
 def release(

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from greenq.defaults import MAX_INTERRUPTIONS
 from greenq.store import transitions
-from greenq.store.transitions import Failed, Finished, Retried
+from greenq.store.transitions import Failed, Finished, Refused, Retried, Verdict
 from greenq.worker.outcomes import Outcome, poison_reason
 from greenq.worker.reconnect import Backoff
 
@@ -74,9 +74,6 @@ class Finisher:
             try:
                 accepted = self._write(batch, is_repeat)
             except RedisError as error:
-                if _is_refusal(error):
-                    self._write_one_by_one(batch, error)
-                    return True
                 if give_up_at is not None and time.monotonic() >= give_up_at:
                     return False
                 log.warning(
@@ -88,14 +85,9 @@ class Finisher:
                 self._tell(batch, accepted)
                 return True
 
-    def _write_one_by_one(self, batch: list[Pending], error: RedisError) -> None:
-        """After a refusal that no waiting mends: one bad outcome must not keep its neighbours from being written."""
-        if len(batch) > 1:
-            for pending in batch:
-                self._write_patiently([pending], None)
-            return
-        outcome = batch[0].outcome
-        log.error('Worker %s: outcome of job %s is refused by Redis: %s', self._worker_name, outcome.job_id, error)
+    def _give_back(self, outcome: Outcome, reason: str) -> None:
+        """After a refusal that no waiting mends: the job runs again, until it is failed as poison."""
+        log.error('Worker %s: outcome of job %s is refused by Redis: %s', self._worker_name, outcome.job_id, reason)
         transitions.release(
             self._client,
             self._worker_name,
@@ -103,11 +95,10 @@ class Finisher:
             interruption_limit=MAX_INTERRUPTIONS,
             poison_reason=poison_reason(MAX_INTERRUPTIONS),
         )
-        self._tell(batch, [False])
 
-    def _write(self, batch: list[Pending], is_repeat: bool) -> list[bool]:
-        """One transition for each kind of outcome in the batch; whether each was accepted."""
-        accepted = [False] * len(batch)
+    def _write(self, batch: list[Pending], is_repeat: bool) -> list[Verdict]:
+        """One transition for each kind of outcome in the batch; what became of each."""
+        accepted: list[Verdict] = [False] * len(batch)
         state = self._idle_state()
         for kind, transition in _TRANSITIONS.items():
             places = [i for i, pending in enumerate(batch) if type(pending.outcome) is kind]
@@ -118,9 +109,12 @@ class Finisher:
                     accepted[i] = reply
         return accepted
 
-    def _tell(self, batch: list[Pending], accepted: list[bool]) -> None:
-        for pending, was_accepted in zip(batch, accepted, strict=True):
-            if not was_accepted:
+    def _tell(self, batch: list[Pending], accepted: list[Verdict]) -> None:
+        for pending, verdict in zip(batch, accepted, strict=True):
+            was_accepted = verdict is True
+            if isinstance(verdict, Refused):
+                self._give_back(pending.outcome, verdict)
+            elif not verdict:
                 self.lost_count += 1
                 log.warning(
                     "Worker %s: outcome of job %s dropped: its execution %s is no longer this worker's",
@@ -135,15 +129,7 @@ class Finisher:
                 log.exception('Worker %s: what follows job %s failed', self._worker_name, pending.outcome.job_id)
 
 
-#: Answers of a server in trouble, which is over some time.
-_TROUBLE = ('OOM', 'READONLY', 'MISCONF', 'NOREPLICAS', 'LOADING', 'BUSY', 'TRYAGAIN', 'CLUSTERDOWN', 'MASTERDOWN')
-
-
-def _is_refusal(error: RedisError) -> bool:
-    return isinstance(error, ResponseError) and not any(word in str(error) for word in _TROUBLE)
-
-
-_TRANSITIONS: dict[type, Callable[..., list[bool]]] = {
+_TRANSITIONS: dict[type, Callable[..., list[Verdict]]] = {
     Finished: transitions.finish,
     Failed: transitions.fail,
     Retried: transitions.retry,

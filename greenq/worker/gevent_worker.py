@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from greenq.connections import worker_connection
 from greenq.defaults import CLAIM_MAX_BATCH, DEFAULT_CONCURRENCY, DEFAULT_GRACE_SECONDS
 from greenq.exceptions import NotPatchedError, StopRequested
 from greenq.executions import Execution
-from greenq.job import Job, JobStatus
+from greenq.job import Job, JobStatus, current_job_finders
 from greenq.queue import Queue
 from greenq.store import transitions
 from greenq.store.transitions import Claimed
@@ -54,6 +54,18 @@ TURN_SECONDS = 0.002
 IO_SECONDS = 0.001
 #: Interrupted jobs have this long (s) to unwind before the worker leaves.
 UNWIND_SECONDS = 1.0
+
+
+_JOB_LOCAL = 'greenq job'
+
+
+def _job_of_greenlet() -> Job | None:
+    """The job whose greenlet, or whose greenlet's greenlet, is running."""
+    tree_locals = getattr(getcurrent(), 'spawn_tree_locals', None)
+    return tree_locals.get(_JOB_LOCAL) if tree_locals else None
+
+
+current_job_finders.append(_job_of_greenlet)
 
 
 class Stopped(Interrupted):
@@ -115,6 +127,10 @@ class GeventWorker(BaseWorker):
 
     @cached_property
     def _job_connection(self) -> Any:
+        return worker_connection(self.connection, max_connections=JOB_CONNECTIONS, blocking=True)
+
+    @cached_property
+    def _coroutine_connection(self) -> Any:
         return worker_connection(self.connection, max_connections=JOB_CONNECTIONS, blocking=True)
 
     @cached_property
@@ -334,7 +350,9 @@ class GeventWorker(BaseWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Executes a job in the current slot."""
         execution = self.prepare_execution(job)
-        job.__dict__['_run_coroutine'] = self._run_coroutine
+        job.__dict__['_run_coroutine'] = partial(self._run_coroutine, job)
+        # Inherited by every greenlet that the job starts, as its context is not.
+        getcurrent().spawn_tree_locals = {_JOB_LOCAL: job}
         try:
             self.perform_job(job, queue, execution)
         except Stopped:
@@ -352,8 +370,13 @@ class GeventWorker(BaseWorker):
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Nothing: one process title cannot name a thousand jobs."""
 
-    def _run_coroutine(self, coroutine: Any) -> Any:
-        return self._coroutines.run(coroutine)
+    def _run_coroutine(self, job: Job, coroutine: Any) -> Any:
+        """What an `async def` job does with greenq happens in the loop's thread, on connections of that thread."""
+        job.connection = self._coroutine_connection
+        try:
+            return self._coroutines.run(coroutine)
+        finally:
+            job.connection = self._job_connection
 
     # Outcomes
 

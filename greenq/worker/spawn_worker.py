@@ -9,9 +9,7 @@ import sys
 import time
 from typing import Any
 
-from redis import ConnectionPool, Redis
-
-from greenq.connections import parse_connection
+from greenq.connections import put_together, taken_apart
 from greenq.executions import Execution
 from greenq.job import Job
 from greenq.queue import Queue
@@ -49,7 +47,7 @@ class SpawnWorker(Worker):
         super().bootstrap(*args, **kwargs)
 
     def _describe(self) -> dict[str, Any]:
-        client_class, connection_class, connection_kwargs = parse_connection(self.connection)
+        client_class, connection_class, connection_kwargs = taken_apart(self.connection)
         kwargs = {key: value for key, value in connection_kwargs.items() if key not in ('retry', 'driver_info')}
         return {
             'worker_class': type(self),
@@ -98,12 +96,14 @@ def run_horse() -> None:
 
 
 def _rebuild(description: dict[str, Any]) -> SpawnWorker:
-    client: Redis = description['client_class'].from_pool(_pool(description))
+    connection = put_together(
+        description['client_class'], description['connection_class'], description['connection_kwargs']
+    )
     worker_class: type[SpawnWorker] = description['worker_class']
     worker = worker_class(
         description['queues'],
         description['name'],
-        connection=client,
+        connection=connection,
         job_class=description['job_class'],
         queue_class=description['queue_class'],
         serializer=description['serializer'],
@@ -112,7 +112,3 @@ def _rebuild(description: dict[str, Any]) -> SpawnWorker:
     for name, value in description['settings'].items():
         setattr(worker, name, value)
     return worker
-
-
-def _pool(description: dict[str, Any]) -> Any:
-    return ConnectionPool(connection_class=description['connection_class'], **description['connection_kwargs'])

@@ -138,9 +138,9 @@ class TestWhatAQueueIs:
             queue = Queue('low', connection=connection, **{'async': False})  # type: ignore[arg-type]
         assert not queue.is_async
 
-    def test_other_unknown_keywords_are_refused(self, connection: redis.Redis) -> None:
-        with pytest.raises(TypeError, match='no argument is_asinc'):
-            Queue('low', connection=connection, is_asinc=False)
+    def test_an_unknown_argument_is_ignored_aloud(self, connection: redis.Redis) -> None:
+        with pytest.warns(UserWarning, match='ignores result_ttl: it has no such argument'):
+            Queue('work', connection=connection, result_ttl=5)
 
     def test_from_its_key(self, connection: redis.Redis) -> None:
         assert Queue.from_queue_key('rq:queue:a:b', connection).name == 'a:b'

@@ -16,11 +16,12 @@ import redis
 from redis.sentinel import Sentinel
 
 from greenq import Queue, SimpleWorker, Worker
+from greenq.connections import put_together, taken_apart
 from greenq.exceptions import ConfigurationError
 from greenq.fresh_process import SETUP_FAILED, FreshProcess, leave_note
 from greenq.job import Job
 from greenq.serializers import JSONSerializer
-from greenq.worker_pool import WorkerPool, _connect, _parse_connection, run_worker
+from greenq.worker_pool import WorkerPool, run_worker
 from tests.helpers import ROOT, wait_until
 
 
@@ -164,14 +165,14 @@ def test_classes_serializer_and_handlers_arrive(connection: redis.Redis, make_po
 def test_run_worker_runs_one_in_this_process(connection: redis.Redis) -> None:
     queue = Queue('here', connection=connection)
     job = queue.enqueue('tests.cli.sample.echo')
-    run_worker('one', ['here'], *_parse_connection(connection), worker_class=SimpleWorker, logging_level='WARNING')
+    run_worker('one', ['here'], *taken_apart(connection), worker_class=SimpleWorker, logging_level='WARNING')
     assert job.get_status(refresh=True) == 'finished'
 
 
 def test_a_sentinel_client_arrives_as_one() -> None:
     sentinel = Sentinel([('a', 1), ('b', 2)], sentinel_kwargs={'password': 'p'}, min_other_sentinels=1)  # type: ignore[no-untyped-call]
     client = sentinel.master_for('mine', db=3, password='secret')  # type: ignore[no-untyped-call]
-    pool: Any = _connect(*_parse_connection(client)).connection_pool
+    pool: Any = put_together(*taken_apart(client)).connection_pool
     assert pool.service_name == 'mine'
     assert pool.connection_kwargs['password'] == 'secret'
     manager = pool.sentinel_manager

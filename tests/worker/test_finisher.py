@@ -187,7 +187,6 @@ def test_what_follows_may_fail(finisher: Finisher, connection: redis.Redis, capl
     assert 'a broken webhook' in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason='the script gives up all leases of a batch before it fails on one')
 def test_an_outcome_that_redis_refuses_does_not_hold_up_the_others(finisher: Finisher, connection: redis.Redis) -> None:
     """One bad job harms one job, even if its result cannot be stored."""
     held = _claim(connection, 3)

@@ -50,14 +50,12 @@ def test_each_job_sees_itself(gevent_runner: Runner, queue: Queue) -> None:
         assert job.return_value() == [job.id] * 3
 
 
-@pytest.mark.xfail(strict=True, reason='gevent.spawn starts with an empty context, not with that of the job')
 def test_greenlets_of_a_job_see_it(gevent_runner: Runner, queue: Queue) -> None:
     job = queue.enqueue(jobs.who_in_greenlet)
     gevent_runner.run()
     assert job.return_value() == job.id
 
 
-@pytest.mark.xfail(strict=True, reason='a connection made in the thread of the coroutines cannot be used by greenlets')
 def test_coroutines_share_connections_with_greenlets(gevent_runner: Runner, queue: Queue) -> None:
     """A coroutine that makes a blocking call of greenq's, as users do, harms nobody."""
     all_jobs = [queue.enqueue(function) for function in (jobs.async_save_meta, jobs.save_meta, jobs.save_meta)]

@@ -4,9 +4,11 @@
 --       job id, execution id ('' without a lease), queue, status (failed or stopped), result type,
 --       failure ttl (s; -1 forever, 0 delete), register ('0' leaves registry and result unwritten), started (epoch),
 --       ended (epoch), ended (ISO), exception text (encoded), return value (encoded, '' for none), rate limit ('' none)
--- Returns for each execution 1, or 0 if it was no longer the caller's (then nothing was written for it).
+-- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); or, as text, why
+-- Redis refused to write it (then the caller still holds it).
 --- @include clock
 --- @include execution
+--- @include outcomes
 --- @include result
 --- @include dependents
 
@@ -36,10 +38,12 @@ end
 for at = 5, #ARGV, 13 do
   local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if take(id, execution, queue) then
-    settle(id, execution, queue, at)
-    done = done + 1
-    working_time = working_time + tonumber(ARGV[at + 8]) - tonumber(ARGV[at + 7])
-    replies[#replies + 1] = 1
+    local reply = settle_safely(function() settle(id, execution, queue, at) end, id, execution, queue, worker, now)
+    if reply == 1 then
+      done = done + 1
+      working_time = working_time + tonumber(ARGV[at + 8]) - tonumber(ARGV[at + 7])
+    end
+    replies[#replies + 1] = reply
   else
     let_go(id, execution, worker)
     if ARGV[at + 12] ~= '' then free_slot_of_loser(id, ARGV[at + 12], now, iso) end
@@ -47,11 +51,5 @@ for at = 5, #ARGV, 13 do
   end
 end
 
-if worker ~= '' and redis.call('EXISTS', KEYS[1]) == 1 then
-  if done > 0 then
-    redis.call('HINCRBY', KEYS[1], 'failed_job_count', done)
-    redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', string.format('%.6f', working_time))
-  end
-  if state ~= '' then redis.call('HSET', KEYS[1], 'state', state) end
-end
+note_outcomes(KEYS[1], worker, 'failed_job_count', done, working_time, state)
 return replies

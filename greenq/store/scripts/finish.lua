@@ -5,9 +5,11 @@
 --       ended (epoch), ended (ISO), return value (encoded, '' for none), options (JSON or '')
 --       options: rate_limit (key), repeat {left, intervals, due (epoch; 0 at once)}, has_dependencies
 -- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); 2 if its job was
--- canceled meanwhile (then its result was kept, and the job stays canceled).
+-- canceled meanwhile (then its result was kept, and the job stays canceled); or, as text, why Redis refused to write it
+-- (then the caller still holds it).
 --- @include clock
 --- @include execution
+--- @include outcomes
 --- @include result
 --- @include dependents
 
@@ -92,21 +94,16 @@ take_batch(items, worker)
 drop_batch(items)
 for i, item in ipairs(items) do
   if item.taken then
-    settle(item)
-    done = done + 1
-    working_time = working_time + tonumber(ARGV[item.at + 5]) - tonumber(ARGV[item.at + 4])
-    replies[i] = 1
+    replies[i] = settle_safely(function() settle(item) end, item.id, item.execution, item.queue, worker, now)
+    if replies[i] == 1 then
+      done = done + 1
+      working_time = working_time + tonumber(ARGV[item.at + 5]) - tonumber(ARGV[item.at + 4])
+    end
   else
     replies[i] = lose(item)
   end
 end
 
 for queue, entries in pairs(finished) do redis.call('ZADD', finished_key(queue), unpack(entries)) end
-if worker ~= '' and redis.call('EXISTS', KEYS[1]) == 1 then
-  if done > 0 then
-    redis.call('HINCRBY', KEYS[1], 'successful_job_count', done)
-    redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', string.format('%.6f', working_time))
-  end
-  if state ~= '' then redis.call('HSET', KEYS[1], 'state', state) end
-end
+note_outcomes(KEYS[1], worker, 'successful_job_count', done, working_time, state)
 return replies

@@ -4,9 +4,11 @@
 --       job id, execution id, queue, due (epoch; '' at once), at_front ('1' or '0'), started (epoch), ended (epoch),
 --       ended (ISO), return value of a job that asked for the retry (encoded, '' otherwise), result ttl (s),
 --       rate limit ('' none), number of items, field, value... (the retry counters)
--- Returns for each execution 1, or 0 if it was no longer the caller's (then nothing was written for it).
+-- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); or, as text, why
+-- Redis refused to write it (then the caller still holds it).
 --- @include clock
 --- @include execution
+--- @include outcomes
 --- @include result
 --- @include rate
 
@@ -45,10 +47,14 @@ while at <= #ARGV do
   local first = at + 12
   local last = first + tonumber(ARGV[at + 11]) - 1
   if take(id, execution, queue) then
-    settle(id, execution, queue, at, first, last)
-    done = done + 1
-    working_time = working_time + tonumber(ARGV[at + 6]) - tonumber(ARGV[at + 5])
-    replies[#replies + 1] = 1
+    local reply = settle_safely(
+      function() settle(id, execution, queue, at, first, last) end, id, execution, queue, worker, now
+    )
+    if reply == 1 then
+      done = done + 1
+      working_time = working_time + tonumber(ARGV[at + 6]) - tonumber(ARGV[at + 5])
+    end
+    replies[#replies + 1] = reply
   else
     let_go(id, execution, worker)
     if ARGV[at + 10] ~= '' then free_slot_of_loser(id, ARGV[at + 10], now, iso) end
@@ -57,11 +63,5 @@ while at <= #ARGV do
   at = last + 1
 end
 
-if worker ~= '' and redis.call('EXISTS', KEYS[1]) == 1 then
-  if done > 0 then
-    redis.call('HINCRBY', KEYS[1], 'failed_job_count', done)
-    redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', string.format('%.6f', working_time))
-  end
-  if state ~= '' then redis.call('HSET', KEYS[1], 'state', state) end
-end
+note_outcomes(KEYS[1], worker, 'failed_job_count', done, working_time, state)
 return replies

@@ -20,7 +20,8 @@ local function give_back(id, queue, worker, limit, exc_string, execution, failur
       local ttl = tonumber(job[3] or '') or failure_ttl
       if ttl == 0 then ttl = 60 end
       redis.call('HSET', job_key(id), 'status', 'failed', 'ended_at', iso)
-      add_result(id, 2, worker, '', exc_string, execution, '', '', ttl)
+      -- What interrupted it may be its stream of results itself.
+      pcall(add_result, id, 2, worker, '', exc_string, execution, '', '', ttl)
       redis.call('ZADD', failed_key(queue), ttl < 0 and ttl or now + ttl, id)
       expire_job(id, ttl)
       release_dependents(id, 'failed', '', now, iso)
