@@ -1,4 +1,4 @@
-"""Workers of RQ and greenq as real processes that can be frozen and killed, the ledger of their jobs, and where in Redis each job is.
+"""Workers of RQ and greenq as real processes that can be frozen and killed; the ledger of their jobs; places in Redis.
 
 The reading uses plain redis-py and spells RQ's keys, so that no code of greenq vouches for itself.
 """
@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def start_worker(package: str, name: str, url: str, log: Path, *options: str) ->
 
 @contextmanager
 def fleet(
-    client: redis.Redis, url: str, folder: Path, workers: dict[str, Sequence[str]]
+    client: redis.Redis, url: str, folder: Path, workers: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, FleetWorker]]:
     """Workers by name, whose first option is their package; all are at work when the block begins."""
     started: dict[str, FleetWorker] = {}
@@ -88,7 +89,7 @@ def fleet(
         for name, (package, *options) in workers.items():
             started[name] = start_worker(package, name, url, folder / f'{name}.log', *options)
         for name in started:
-            wait_until(lambda name=name: listens(client, name), 30, description=f'{name} listens')
+            wait_until(partial(listens, client, name), 30, description=f'{name} listens')
         yield started
     finally:
         for worker in started.values():

@@ -1,4 +1,4 @@
-"""Functions that workers of either package run in processes of their own. Only the standard library, and the package that runs them."""
+"""Functions that workers of either package run. Only the standard library, and the package that runs them."""
 
 from __future__ import annotations
 

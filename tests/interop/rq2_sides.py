@@ -47,7 +47,7 @@ def environment_of_rq2() -> Path:
 def _install(folder: Path) -> None:
     pip = ['-m', 'pip', 'install', '-q', '--disable-pip-version-check', '--retries', '1', '--timeout', '10']
     for command in ([sys.executable, '-m', 'venv', folder], [folder / 'bin/python', *pip, f'rq=={VERSION}', 'redis']):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=180, check=False)
         if done.returncode:
             raise NotInstallable((done.stderr.strip() or 'no reason given').splitlines()[-1])
 

@@ -92,7 +92,7 @@ def kill_at_work(connection: redis.Redis, worker: FleetWorker) -> set[str]:
 
 
 def clean_up_after_rq(connection: redis.Redis) -> None:
-    """What the maintenance of the living does in time: RQ's entries expire after 90 s, its parked ids after another minute."""
+    """What the maintenance of the living does in time: RQ's entries expire after 90 s, parked ids a minute later."""
     StartedJobRegistry('default', connection=connection).cleanup(timestamp=time.time() + 3600)
     queue = greenq.Queue(connection=connection)
     for waiting in queue.intermediate_queue.get_job_ids():
@@ -137,20 +137,6 @@ def test_a_mixed_fleet_loses_no_job(
     assert doubled <= of_rq | of_greenq, 'only what a worker had in hand when it died may run twice'
     record_property('abandoned', sorted(abandoned))
     record_property('doubled', sorted(doubled))
-    shares = ledger.shares()
-    print(
-        victim,
-        'rq',
-        len(of_rq),
-        'gq',
-        len(of_greenq),
-        'aband',
-        len(abandoned),
-        'doubled',
-        len(doubled),
-        shares.most_common(2),
-        len(shares),
-    )
 
 
 def is_over(connection: redis.Redis) -> bool:

@@ -297,7 +297,7 @@ class TestWorkerProcesses:
                 (later, 'failed'),
                 (child, 'finished'),
             ):
-                wait_until(lambda job=job, status=status: producer.read_job(job)['status'] == status, 30)
+                wait_until(lambda job=job, status=status: producer.read_job(job)['status'] == status, 30)  # type: ignore[misc]
                 read(job, producer, consumer)
             assert producer.read_registries() == consumer.read_registries()
             assert producer.read_registries() == {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from typing import Any
 
 import redis
@@ -94,7 +93,7 @@ def test_an_idle_worker_leaves_redis_alone(gevent_runner: Runner, connection: re
     first_maintenance = f'{gevent_runner.worker_name}: cleaning group registries'
     wait_until(lambda: _blocked_clients(connection) >= 3 and first_maintenance in gevent_runner.output)
 
-    sent = []
+    sent: list[str] = []
     with client.monitor() as monitor:
         # Ends the reading, which would wait for a command for long.
         threading.Timer(3, client.echo, ['over']).start()
