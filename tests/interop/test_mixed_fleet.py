@@ -100,15 +100,19 @@ def clean_up_after_rq(connection: redis.Redis) -> None:
     queue.intermediate_queue.cleanup(None, queue)
 
 
-def is_settled(connection: redis.Redis, dead: str) -> bool:
-    """Whether nothing waits or runs, but what a dead worker of RQ left."""
+def count_waiting(connection: redis.Redis) -> int:
+    """How many jobs wait for a worker, in the queue or handed to one of greenq's that has not claimed them yet."""
     client: Any = connection
-    waiting = client.llen('rq:queue:default') + sum(client.llen(key) for key in client.scan_iter('rq:greenq:parked:*'))
+    parked = sum(client.llen(key) for key in client.scan_iter('rq:greenq:parked:*'))
+    return int(client.llen('rq:queue:default') + parked)
+
+
+def is_settled(connection: redis.Redis, dead: str) -> bool:
+    """Whether nothing waits or runs, but what a dead worker of RQ left; no other of RQ's may be alive."""
+    client: Any = connection
     running = {entry.decode().rpartition(':')[0] for entry in client.zrange('rq:wip:default', 0, -1)}
-    of_the_dead = started_jobs(connection, dead) | {
-        id.decode() for id in client.lrange('rq:queue:default:intermediate', 0, -1)
-    }
-    return waiting == 0 and running <= of_the_dead
+    not_begun = {id.decode() for id in client.lrange('rq:queue:default:intermediate', 0, -1)}
+    return count_waiting(connection) == 0 and running <= started_jobs(connection, dead) | not_begun
 
 
 @pytest.mark.parametrize(('victim', 'killed_after'), [('gevent', 8000), ('fork', 5000)])
@@ -117,7 +121,6 @@ def test_a_mixed_fleet_loses_no_job(
     server_url: str,
     tmp_path: Path,
     ledger: Ledger,
-    record_property: Any,
     victim: str,
     killed_after: int,
 ) -> None:
@@ -127,7 +130,10 @@ def test_a_mixed_fleet_loses_no_job(
         wait_until(lambda: ledger.size >= 2 * killed_after, 60, description='the fleet is midway')
         of_rq = kill_at_work(connection, workers['rq-1'])
         of_greenq = kill_at_work(connection, workers[victim])
-        wait_until(lambda: is_settled(connection, 'rq-1'), 80, 0.1, 'the queue is empty and nothing runs')
+        wait_until(lambda: count_waiting(connection) == 0, 80, 0.1, 'the queue is empty')
+        # What RQ has in its hands without a trace of whose hands they are is then left by the dead.
+        workers['rq-2'].end()
+        wait_until(lambda: is_settled(connection, 'rq-1'), 60, 0.1, 'nothing waits and nothing runs')
         clean_up_after_rq(connection)
         wait_until(lambda: is_over(connection), 20, 0.1, 'what the dead left has ended')
     check_places(connection)
@@ -135,8 +141,7 @@ def test_a_mixed_fleet_loses_no_job(
     assert abandoned <= (of_rq if victim == 'gevent' else of_rq | of_greenq)
     doubled = check_ledger(ledger, abandoned)
     assert doubled <= of_rq | of_greenq, 'only what a worker had in hand when it died may run twice'
-    record_property('abandoned', sorted(abandoned))
-    record_property('doubled', sorted(doubled))
+    print(f'{len(abandoned)} jobs failed with their worker, {len(doubled)} ran twice')
 
 
 def is_over(connection: redis.Redis) -> bool:
