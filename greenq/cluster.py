@@ -10,12 +10,16 @@ import os
 from typing import Any
 
 from redis import RedisCluster
+from redis.backoff import ExponentialBackoff
 from redis.cluster import ClusterNode
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError, ResponseError
+from redis.retry import Retry
 
 from greenq.defaults import RQ_KEY_PREFIX
 
+#: How often a command is tried again when the node is gone, or has given the keys away.
+RETRIES = 3
 #: Seconds that a node may take to say who owns the slot, unless the user's client says otherwise.
 ANSWER_SECONDS = 5
 
@@ -36,6 +40,10 @@ def has_hash_tag(prefix: str = RQ_KEY_PREFIX) -> bool:
     """Whether all keys with this prefix share a slot: its first `{` is followed by something and a `}`."""
     tag, brace, _ = prefix.partition('{')[2].partition('}')
     return bool(tag and brace)
+
+
+class SentAwayError(ConnectionError):
+    """A node refused a command because the keys are elsewhere. Nothing was executed: to try again is harmless."""
 
 
 class SlotOwner:
@@ -88,7 +96,7 @@ class SlotOwner:
 
 class SlotConnection(Connection):
     """A connection to the slot's owner: it asks for the address whenever it connects, and leaves a node that says that
-    it is not the owner any more. That is a `ConnectionError`, which is what everybody knows how to try again."""
+    it is not the owner any more."""
 
     def __init__(self, *, slot_owner: SlotOwner, **kwargs: Any):
         self._slot_owner = slot_owner
@@ -99,14 +107,17 @@ class SlotConnection(Connection):
         return super()._connect()  # type: ignore[no-untyped-call]
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The reply. Raises `redis.ConnectionError` for one that sends the client elsewhere: nothing was executed."""
+        """The reply. Raises `SentAwayError` for one that sends the client elsewhere."""
         try:
             return super().read_response(*args, **kwargs)
         except ResponseError as error:
             if not _sends_away(error):
                 raise
             self.disconnect()  # type: ignore[no-untyped-call]
-            raise ConnectionError(f'the node {self.host}:{self.port} does not serve {RQ_KEY_PREFIX} now') from error
+            answer = f'{type(error).__name__}: {error}'
+            raise SentAwayError(
+                f'the node {self.host}:{self.port} does not serve {RQ_KEY_PREFIX} now ({answer})'
+            ) from error
 
 
 class SlotSSLConnection(SlotConnection, SSLConnection):
@@ -115,6 +126,12 @@ class SlotSSLConnection(SlotConnection, SSLConnection):
 
 _AWAY = ('MOVED', 'ASK', 'CLUSTERDOWN', 'MASTERDOWN', 'READONLY')
 _AWAY_CLASSES = ('MovedError', 'AskError', 'ClusterDownError', 'MasterDownError', 'ReadOnlyError')
+
+
+def patience(*, cautious: bool) -> Retry:
+    """How often, and when, a command is tried again; `cautious`: only if it is certain that it was not executed."""
+    errors = {'supported_errors': (SentAwayError,)} if cautious else {}
+    return Retry(ExponentialBackoff(cap=1, base=0.05), RETRIES, **errors)
 
 
 def _sends_away(error: ResponseError) -> bool:

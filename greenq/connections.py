@@ -7,7 +7,7 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -18,8 +18,6 @@ URL_VARIABLES = ('GREENQ_REDIS_URL', 'RQ_REDIS_URL', 'REDIS_URL')
 DEFAULT_URL = 'redis://localhost:6379'
 SCHEMES = ('redis', 'rediss', 'unix')
 EMBEDDED = 'embedded'
-#: How often a producer's client tries again when the node that it knew is gone, or has given the keys away.
-CLUSTER_RETRIES = 3
 URL_FORMS = (
     'redis://user:password@host:port/db, rediss://..., unix:///path/to/socket?db=0, embedded or embedded:///path'
 )
@@ -117,7 +115,7 @@ def checked(connection: redis.Redis) -> redis.Redis:
 def _client_in_cluster(cluster: redis.RedisCluster) -> redis.Redis:
     """The client that belongs to a cluster client: plain, because one node has all keys of a prefix with a hash tag."""
     # Not before it is needed: who has no cluster does without.
-    from greenq.cluster import SlotConnection, SlotOwner, SlotSSLConnection, has_hash_tag
+    from greenq.cluster import SlotConnection, SlotOwner, SlotSSLConnection, has_hash_tag, patience
 
     if not has_hash_tag():
         raise InvalidConnectionError(
@@ -137,7 +135,7 @@ def _client_in_cluster(cluster: redis.RedisCluster) -> redis.Redis:
         'slot_owner': SlotOwner.of(cluster),
         'redis_connect_func': getattr(cluster, 'user_on_connect_func', None),
         'max_connections': model.max_connections,
-        'retry': Retry(ExponentialBackoff(cap=1, base=0.05), CLUSTER_RETRIES),
+        'retry': patience(cautious=False),
     }
     settings.pop('parser_class', None)
     client = redis.Redis.from_pool(redis.ConnectionPool(**settings))
@@ -153,6 +151,7 @@ def worker_connection(
     pool_timeout: float | None = None,
 ) -> redis.Redis:
     """A client of the same server and user that sends every command once: a lost reply is an error, never a repeat.
+    (In a cluster what a node refused, because the keys are elsewhere, is sent again.)
 
     Of at most `max_connections` connections; when they are all in use, a command fails with `redis.ConnectionError`, or
     with `blocking` waits for one. `socket_timeout` and `pool_timeout`, for that wait, are in seconds; None: for ever.
@@ -164,7 +163,7 @@ def worker_connection(
         'max_connections': max_connections,
         'socket_timeout': socket_timeout,
         'health_check_interval': 0,
-        'retry': Retry(NoBackoff(), 0),
+        'retry': _no_blind_retry(settings),
         'retry_on_timeout': False,
         'retry_on_error': [],
     }
@@ -173,6 +172,14 @@ def worker_connection(
     client = type(connection)(connection_pool=_new_pool(pool, settings, blocking))
     client.auto_close_connection_pool = True
     return client
+
+
+def _no_blind_retry(settings: dict[str, Any]) -> Retry:
+    if 'slot_owner' not in settings:
+        return Retry(NoBackoff(), 0)
+    from greenq.cluster import patience
+
+    return patience(cautious=True)
 
 
 def _settings(pool: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from greenq import bootstrap
-from greenq.connections import put_together, taken_apart
+from greenq.connections import put_together, resolve_connection, taken_apart
 from greenq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from greenq.exceptions import ConfigurationError
 from greenq.fresh_process import SETUP_FAILED, STOP_SIGNALS, FreshProcess, leave_note, stop_signals_blocked
@@ -98,7 +98,7 @@ class WorkerPool:
     ):
         self.name = uuid4().hex
         self.num_workers = num_workers
-        self.connection = connection
+        self.connection = resolve_connection(connection)
         self.worker_class = worker_class
         self.serializer = serializer
         self.job_class = job_class
@@ -110,7 +110,7 @@ class WorkerPool:
         #: The workers that run, by their names.
         self.worker_dict: dict[str, WorkerData] = {}
         self._queue_names: list[str] = parse_names(queues)
-        self._connection_class, self._pool_class, self._pool_kwargs = taken_apart(connection)
+        self._connection_class, self._pool_class, self._pool_kwargs = taken_apart(self.connection)
         self._burst = True
         self._sleep: float = 0
         self._logging = _Logging()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from greenq.cli.errors import CommandError, one_line
 
@@ -42,27 +42,38 @@ def connection_from_settings(settings: Mapping[str, Any], connection_class: type
 
 def _from_url(url: str, connection_class: type[Redis]) -> Redis:
     from redis import Redis
-    from redis.exceptions import RedisClusterException
 
-    from greenq.connections import EMBEDDED, InvalidConnectionError, checked, connect, masked
+    from greenq.connections import EMBEDDED, InvalidConnectionError, connect, masked
 
     if connection_class is Redis:
         return connect(url)
     if url.partition(':')[0] == EMBEDDED:
         return connection_class(connection_pool=connect(url).connection_pool)
     try:
-        return checked(connection_class.from_url(url))
+        return _made(lambda: connection_class.from_url(url), masked(url))
     except InvalidConnectionError:
         raise
-    except RedisClusterException as error:
-        # A client of a cluster connects when it is made, and its errors are none of Redis' in general.
-        raise CommandError(f'Cannot use the cluster at {masked(url)}: {one_line(error)}.') from error
     except ValueError as error:
         raise CommandError(f'{masked(url)!r} is not a Redis URL: {one_line(error)}; correct it.') from error
 
 
+def _made(make: Callable[[], Redis], place: str) -> Redis:
+    """The client that greenq works with. One of a cluster's connects when it is made."""
+    from redis.exceptions import RedisClusterException
+
+    from greenq.connections import checked
+
+    try:
+        return checked(make())
+    except RedisClusterException as error:
+        # None of Redis' errors in general.
+        raise CommandError(f'Cannot use the cluster at {place}: {one_line(error)}.') from error
+
+
 def _from_sentinel(sentinel: Mapping[str, Any], connection_class: type[Redis]) -> Redis:
     from redis.sentinel import Sentinel
+
+    from greenq.connections import checked
 
     options = {
         'db': sentinel.get('DB', 0),
@@ -78,21 +89,28 @@ def _from_sentinel(sentinel: Mapping[str, Any], connection_class: type[Redis]) -
         **options,
     )
     master_name = sentinel.get('MASTER_NAME', 'mymaster')
-    return cast('Redis', watchers.master_for(master_name, redis_class=connection_class))  # type: ignore[no-untyped-call]
+    master: Redis = watchers.master_for(master_name, redis_class=connection_class)  # type: ignore[no-untyped-call]
+    return checked(master)
 
 
 def _from_host(settings: Mapping[str, Any], connection_class: type[Redis]) -> Redis:
+    from redis import Redis
+
     ssl_options = {
         name.removeprefix('REDIS_').lower(): settings.get(name, value) for name, value in _SSL_DEFAULTS.items()
     }
-    return connection_class(
-        host=settings.get('REDIS_HOST', 'localhost'),
-        port=_whole_number('REDIS_PORT', settings.get('REDIS_PORT', 6379)),
-        db=_whole_number('REDIS_DB', settings.get('REDIS_DB', 0)),
-        password=settings.get('REDIS_PASSWORD'),
-        ssl=_yes_or_no('REDIS_SSL', settings.get('REDIS_SSL', False)),
+    host = settings.get('REDIS_HOST', 'localhost')
+    port = _whole_number('REDIS_PORT', settings.get('REDIS_PORT', 6379))
+    options = {
+        'password': settings.get('REDIS_PASSWORD'),
+        'ssl': _yes_or_no('REDIS_SSL', settings.get('REDIS_SSL', False)),
         **ssl_options,
-    )
+    }
+    database = _whole_number('REDIS_DB', settings.get('REDIS_DB', 0))
+    if database or issubclass(connection_class, Redis):
+        # A cluster has one database only, and its client does not even take its number.
+        options['db'] = database
+    return _made(lambda: connection_class(host=host, port=port, **options), f'{host}:{port}')
 
 
 def _whole_number(name: str, value: Any) -> int:

@@ -1,5 +1,6 @@
 """Runs each job in a child process, the work horse: the fallback for CPU-bound or untrusted jobs."""
 
+import contextlib
 import errno
 import os
 import random
@@ -51,6 +52,9 @@ class Worker(BaseWorker):
             os.setpgrp()
             self.main_work_horse(job, queue)
             os._exit(0)
+        with contextlib.suppress(OSError):
+            # Here too, whoever comes first: a stop must not find the horse in the worker's own group and kill that.
+            os.setpgid(child_pid, child_pid)
         self._horse_pid = child_pid
         self.procline(f'Forked {child_pid} at {time.time()}')
 
@@ -172,7 +176,7 @@ class Worker(BaseWorker):
         if not self.horse_pid:
             return
         try:
-            os.killpg(os.getpgid(self.horse_pid), sig)
+            os.killpg(self.horse_pid, sig)
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise

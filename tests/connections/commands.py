@@ -28,7 +28,7 @@ def running_worker(*args: str, env: Mapping[str, str | None] | None = None) -> I
         worker = WorkerProcess('', process, log)
         try:
             yield worker
-            assert process.poll() is None, 'the worker has ended'
+            assert process.poll() in (None, 0), 'the worker has ended'
         except BaseException as error:
             error.add_note(f'the worker said:\n{worker.output[-6000:]}')
             raise

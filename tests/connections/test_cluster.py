@@ -42,6 +42,17 @@ def test_every_feature_works_in_a_cluster(nodes: Cluster, worker_class: str) -> 
         tell_story(STORIES, 'features', nodes.url, ENVIRONMENT)
 
 
+def test_a_pool_of_workers_runs_in_a_cluster(nodes: Cluster) -> None:
+    arguments = ('worker-pool', '-b', '-n', '2', '-u', nodes.url, *IN_CLUSTER, '-w', 'greenq.GeventWorker')
+    enqueued = run_cli(
+        'enqueue', '-u', nodes.url, *IN_CLUSTER, 'tests.connections.jobs.add', ':1', ':2', env=ENVIRONMENT
+    )
+    assert enqueued.returncode == 0, enqueued.stderr
+    done = run_cli(*arguments, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert 'Job OK' in done.stdout + done.stderr
+
+
 def test_queues_and_workers_can_be_listed(nodes: Cluster) -> None:
     tell_story(STORIES, 'survey', nodes.url, ENVIRONMENT)
 
@@ -74,6 +85,19 @@ def test_the_commands_work_in_a_cluster(nodes: Cluster) -> None:
     assert '1 queues, 1 jobs total' in told.stdout
     emptied = run_cli('empty', *arguments, 'default', env=ENVIRONMENT)
     assert '1 jobs removed' in emptied.stdout, emptied.stderr
+
+
+def test_settings_describe_a_node_of_the_cluster(nodes: Cluster, tmp_path: Path) -> None:
+    settings = tmp_path / 'cluster_settings.py'
+    settings.write_text(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {nodes.nodes[1].port}\n")
+    environment = {**ENVIRONMENT, 'GREENQ_REDIS_URL': None}
+    told = run_cli('info', '-c', str(settings), *IN_CLUSTER, env=environment)
+    assert told.returncode == 0, told.stderr
+    settings.write_text(settings.read_text() + 'REDIS_DB = 1\n')
+    refused = run_cli('info', '-c', str(settings), *IN_CLUSTER, env=environment)
+    assert refused.returncode == 1
+    assert "'db' is not possible" in refused.stderr
+    assert refused.stderr.count('\n') == 1
 
 
 def test_a_prefix_without_hash_tag_is_refused(nodes: Cluster) -> None:
