@@ -38,7 +38,8 @@ TRANSITIONS: dict[str, tuple[frozenset[JobStatus], frozenset[JobStatus]]] = {
     'release': (frozenset({_S.STARTED}), frozenset({_S.QUEUED, _S.FAILED})),
     'cancel': (_NOT_CANCELED, frozenset({_S.CANCELED})),
     'requeue': (_ANY, frozenset({_S.QUEUED, _S.RATE_LIMITED})),
-    'promote_due': (frozenset({_S.SCHEDULED, _S.CREATED}), frozenset({_S.QUEUED, _S.RATE_LIMITED})),
+    # A job put into the registry by hand keeps the status that it was made with, created or, not yet enqueued, queued.
+    'promote_scheduled': (frozenset({_S.SCHEDULED, _S.CREATED, _S.QUEUED}), frozenset({_S.QUEUED, _S.RATE_LIMITED})),
     'promote_ready': (frozenset({_S.READY_TO_ENQUEUE}), frozenset({_S.QUEUED, _S.RATE_LIMITED})),
 }
 

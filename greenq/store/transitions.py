@@ -352,14 +352,6 @@ def compact(client: Any, queue: str) -> int:
     return int(script('compact')(client, [keys.queue(queue)], []))
 
 
-def promote_due(client: Any, queue: str, *, limit: int = 100) -> list[str]:
-    """Moves at most `limit` scheduled jobs whose time has come, by Redis' clock, into their queue; returns the ids.
-
-    Fewer than `limit`: none is left that is due.
-    """
-    return _texts(script('promote_due')(client, [keys.registry('scheduled', queue)], [queue, _iso(), limit]))
-
-
 def promote_ready(client: Any, queue: str, job_ids: Sequence[str]) -> list[str]:
     """Moves jobs that an RQ worker marked ready into their queue; returns the ids moved."""
     if not job_ids:

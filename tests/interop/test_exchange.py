@@ -12,7 +12,8 @@ import pytest
 import redis
 import rq
 
-from greenq.store import keys, transitions
+from greenq.store import keys
+from greenq.store.scheduling import promote_scheduled
 from tests.interop import jobs
 from tests.interop.packages import BOTH, EACH_WAY, GREENQ, RQ, WORKER, Package
 
@@ -146,7 +147,7 @@ def test_scheduled_jobs(connection: redis.Redis, producer: Package, consumer: Pa
         assert abs(registry.get_scheduled_time(job.id) - due) <= timedelta(seconds=1)
     connection.zadd(keys.registry('scheduled', 'default'), {job.id: 1})
     if consumer is GREENQ:
-        assert transitions.promote_due(connection, 'default') == [job.id]
+        assert promote_scheduled(connection, 'default').job_ids == [job.id]
     else:
         scheduler = RQ.scheduler.RQScheduler(['default'], connection=connection)
         scheduler.acquire_locks()

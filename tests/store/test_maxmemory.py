@@ -11,6 +11,7 @@ import redis
 from redis.exceptions import OutOfMemoryError
 
 from greenq.store import keys, transitions
+from greenq.store.scheduling import promote_scheduled
 from greenq.store.states import JobStatus
 from tests.store.situations import (
     LIFETIME,
@@ -112,10 +113,10 @@ def _requeue(client: redis.Redis) -> None:
         assert transitions.requeue(client, 'a', keys.registry('failed', QUEUE), QUEUE) == 'queued'
 
 
-def _promote_due(client: redis.Redis) -> None:
+def _promote_scheduled(client: redis.Redis) -> None:
     transitions.schedule(client, QUEUE, submission('a'), 1)
     with full(client):
-        assert transitions.promote_due(client, QUEUE) == ['a']
+        assert promote_scheduled(client, QUEUE).job_ids == ['a']
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def _promote_due(client: redis.Redis) -> None:
         (_recover, 'queue'),
         (_cancel, 'canceled'),
         (_requeue, 'queue'),
-        (_promote_due, 'queue'),
+        (_promote_scheduled, 'queue'),
     ],
 )
 def test_work_that_is_there_goes_on(

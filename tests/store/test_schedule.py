@@ -1,16 +1,30 @@
-"""schedule.lua and promote_due.lua: jobs that wait for a time."""
+"""schedule.lua and promote_scheduled.lua: jobs that wait for a time."""
 
 from __future__ import annotations
 
 import redis
 
 from greenq.store import keys, transitions
+from greenq.store.scheduling import promote_scheduled
 from greenq.store.states import JobStatus
 from tests.store.situations import FAR_FUTURE, QUEUE, bring_into, listed, places, snapshot, status, submission, waiting
 
 
 def schedule(client: redis.Redis, job_id: str, due: int = 1, **options: object) -> str:
     return transitions.schedule(client, QUEUE, submission(job_id, **options), due)  # type: ignore[arg-type]
+
+
+def promote(client: redis.Redis) -> list[str]:
+    return promote_scheduled(client, QUEUE).job_ids
+
+
+def _promote_in_chunks(client: redis.Redis, limit: int) -> list[str]:
+    moved: list[str] = []
+    while True:
+        promotion = promote_scheduled(client, QUEUE, limit=limit)
+        moved += promotion.job_ids
+        if not promotion.is_more_due:
+            return moved
 
 
 def test_stores_hash_registry_and_queue(connection: redis.Redis) -> None:
@@ -22,7 +36,7 @@ def test_stores_hash_registry_and_queue(connection: redis.Redis) -> None:
 
 
 def test_a_repeat_changes_nothing_even_after_the_job_has_gone_on(connection: redis.Redis) -> None:
-    for step in (lambda: None, lambda: transitions.promote_due(connection, QUEUE)):
+    for step in (lambda: None, lambda: promote(connection)):
         transitions.schedule(connection, QUEUE, submission('a'), 1, token='t')
         step()
         before = snapshot(connection)
@@ -48,19 +62,18 @@ def test_promotes_what_is_due_and_only_that(connection: redis.Redis) -> None:
     schedule(connection, 'late', due=2)
     schedule(connection, 'later', due=3)
     schedule(connection, 'future', due=FAR_FUTURE)
-    assert transitions.promote_due(connection, QUEUE) == ['late', 'later']
+    assert promote(connection) == ['late', 'later']
     assert waiting(connection) == ['late', 'later']
     assert status(connection, 'late') == 'queued' and connection.hexists(keys.job('late'), 'enqueued_at')
     assert list(listed(connection, 'scheduled')) == ['future']
-    assert transitions.promote_due(connection, QUEUE) == []
+    assert promote(connection) == []
 
 
-def test_fewer_than_the_limit_means_that_none_is_left(connection: redis.Redis) -> None:
+def test_a_chunk_of_dead_entries_does_not_hide_what_follows(connection: redis.Redis) -> None:
     for n in range(7):
         schedule(connection, f'job{n}', due=10 + n)
     connection.zadd(keys.registry('scheduled', QUEUE), {f'ghost{n}': n for n in range(10)})
-    assert transitions.promote_due(connection, QUEUE, limit=4) == ['job0', 'job1', 'job2', 'job3']
-    assert transitions.promote_due(connection, QUEUE, limit=4) == ['job4', 'job5', 'job6']
+    assert _promote_in_chunks(connection, 4) == [f'job{n}' for n in range(7)]
     assert listed(connection, 'scheduled') == {}
 
 
@@ -69,21 +82,21 @@ def test_promotes_to_the_front_if_so_asked(connection: redis.Redis) -> None:
     schedule(connection, 'b', due=2, more={'enqueue_at_front': 1})
     schedule(connection, 'c', due=3, more={'enqueue_at_front_on_retry': 1, 'ended_at': 'x'})
     schedule(connection, 'd', due=4, more={'enqueue_at_front_on_retry': 1, 'ended_at': ''})
-    transitions.promote_due(connection, QUEUE)
+    promote(connection)
     assert waiting(connection) == ['c', 'b', 'a', 'd']
 
 
 def test_a_job_put_into_the_registry_by_hand_is_not_lost(connection: redis.Redis) -> None:
     bring_into(connection, 'a', JobStatus.CREATED)
     connection.zadd(keys.registry('scheduled', QUEUE), {'a': 1})
-    assert transitions.promote_due(connection, QUEUE) == ['a']
+    assert promote(connection) == ['a']
     assert places(connection, 'a') == ['queue']
 
 
 def test_promotes_behind_a_rate_limit(connection: redis.Redis) -> None:
     for n in range(2):
         schedule(connection, f'job{n}', due=n, more={'rate_limit_key': 'narrow', 'rate_limit_concurrency': 1})
-    transitions.promote_due(connection, QUEUE)
+    promote(connection)
     assert waiting(connection) == ['job0']
     assert [status(connection, f'job{n}') for n in range(2)] == ['queued', 'rate_limited']
 

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from greenq.store import keys, transitions
+from greenq.store.scheduling import promote_scheduled
 from greenq.store.states import REGISTRY_OF_STATUS, TRANSITIONS, JobStatus
 from greenq.store.transitions import Claimed
 from tests.store.situations import (
@@ -46,9 +47,9 @@ def _requeue(client: redis.Redis, claimed: Claimed) -> Any:
     return transitions.requeue(client, claimed.job_id, keys.registry(kind, QUEUE), QUEUE)
 
 
-def _promote_due(client: redis.Redis, claimed: Claimed) -> Any:
+def _promote_scheduled(client: redis.Redis, claimed: Claimed) -> Any:
     client.zadd(keys.registry('scheduled', QUEUE), {claimed.job_id: 1})
-    return transitions.promote_due(client, QUEUE)
+    return promote_scheduled(client, QUEUE).job_ids
 
 
 def _promote_ready(client: redis.Redis, claimed: Claimed) -> Any:
@@ -66,7 +67,7 @@ CALLS: dict[str, Callable[[redis.Redis, Claimed], Any]] = {
     'release': lambda client, claimed: release(client, claimed),
     'cancel': lambda client, claimed: transitions.cancel(client, claimed.job_id),
     'requeue': _requeue,
-    'promote_due': _promote_due,
+    'promote_scheduled': _promote_scheduled,
     'promote_ready': _promote_ready,
 }
 LEGAL = [(name, source) for name in TRANSITIONS for source in JobStatus if source in TRANSITIONS[name][0]]
@@ -75,7 +76,15 @@ ILLEGAL = [(name, source) for name in TRANSITIONS for source in JobStatus if sou
 
 def test_every_transition_of_the_table_is_tried() -> None:
     assert set(CALLS) == set(TRANSITIONS)
-    assert {name for name, _ in ILLEGAL} >= {'claim', 'finish', 'fail', 'retry', 'release', 'cancel', 'promote_due'}
+    assert {name for name, _ in ILLEGAL} >= {
+        'claim',
+        'finish',
+        'fail',
+        'retry',
+        'release',
+        'cancel',
+        'promote_scheduled',
+    }
 
 
 @pytest.mark.parametrize(('name', 'source'), LEGAL)
