@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenq.callbacks import Callback
 from greenq.job_options import JobOptions
 from greenq.queue import Queue
+from greenq.store.states import checked_on_lost
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -52,6 +53,7 @@ class job:
         webhooks: Sequence[Webhook] | None = None,
         repeat: Repeat | None = None,
         rate_limit: RateLimit | None = None,
+        on_lost: str | None = None,
     ) -> None:
         self.queue = queue
         self.connection = connection
@@ -73,6 +75,7 @@ class job:
             webhooks=webhooks,
             repeat=repeat,
             rate_limit=rate_limit,
+            on_lost=None if on_lost is None else checked_on_lost(on_lost),
         )
 
     def __call__(self, f: F) -> F:

@@ -79,11 +79,23 @@ REAP_SECONDS = 5
 DEFAULT_CONCURRENCY = 100
 """Jobs that a gevent worker runs at once."""
 
+CONCURRENT_ARGUMENTS = ('concurrency', 'grace', 'max_memory', 'max_age', 'block_warning')
+"""Constructor arguments of workers that run jobs concurrently; no other worker takes them."""
+
 DEFAULT_GRACE_SECONDS = 25
 """How long running jobs may go on after a stop was asked for; orchestrators kill after 30."""
 
+DEADLINE_GRACE_SECONDS = 5
+"""How long a job may stay past its deadline, because it hangs or swallows what it is told, before stronger means."""
+
+DEFAULT_BLOCK_WARNING_SECONDS = 0.5
+"""A job that keeps all others of its process from running for longer than this is logged."""
+
 MAX_INTERRUPTIONS = 3
 """Interruptions in a row after which a job is failed as poison."""
+
+MAX_INNOCENT_INTERRUPTIONS = 20
+"""The same for those that another job of the worker is to blame for: they count separately, but not for ever."""
 
 CLAIM_MAX_BATCH = 400
 """Jobs claimed by one script call at most, so that no call blocks the server for more than some milliseconds."""

@@ -25,6 +25,9 @@ _MARGIN_SECONDS = 60
 class Execution:
     """One attempt at a job: by which worker, since when, and when it last was alive."""
 
+    #: Whether the job's own code has begun to run, in this process.
+    has_begun = False
+
     def __init__(self, id: str, job_id: str, connection: Redis | None = None, worker_name: str = '') -> None:
         self.id = id
         self.job_id = job_id

@@ -26,7 +26,8 @@ from greenq.results import Result, encode_exc_string, encode_return_value
 from greenq.retry import Retry
 from greenq.serializers import Serializer, resolve_serializer
 from greenq.store import job_hash, keys, transitions
-from greenq.store.states import JobStatus
+from greenq.store.job_hash import Interruption
+from greenq.store.states import JobStatus, checked_on_lost
 from greenq.types import FailureCallbackType, JobDependencyType, SuccessCallbackType
 from greenq.utils import (
     as_text,
@@ -54,6 +55,7 @@ __all__ = [
     'UNEVALUATED',
     'Callback',
     'Dependency',
+    'Interruption',
     'Job',
     'JobStatus',
     'Retry',
@@ -268,6 +270,10 @@ class Job:
     enqueue_at_front: bool | None
     rate_limit_key: str | None
     rate_limit_concurrency: int | None
+    #: What becomes of the job if its worker is lost while it runs, `requeue` or `fail`; None leaves it to the worker.
+    on_lost: str | None
+    #: Each time that it was cut off since it last ran to its end, the latest last; kept when it is failed as poison.
+    interruptions: list[Interruption]
 
     _id: str | None
     _status: JobStatus
@@ -335,12 +341,13 @@ class Job:
         on_failure: Callback | str | Callable[..., Any] | None = None,
         on_stopped: Callback | str | Callable[..., Any] | None = None,
         webhooks: Sequence[Webhook] | None = None,
+        on_lost: str | None = None,
     ) -> Self:
         """A new job that calls `func`, a callable or its dotted path. It is not stored yet.
 
         `args` (by name, or second by position) is a list or tuple, `kwargs` a dict; a bare string in second place is
         a single argument. Times are in seconds, or `'90'`, `'5s'`, `'3m'`, `'1h'`, `'1d'`. TypeError for arguments
-        of a wrong kind, ValueError for an id or a dependency that cannot be one.
+        of a wrong kind, ValueError for an id, a dependency or an `on_lost` that cannot be one.
         """
         job = cls(connection=connection, serializer=serializer)
         if id is not None:
@@ -360,6 +367,8 @@ class Job:
         job.timeout = parse_timeout(timeout)
         job.meta = meta or {}
         job.group_id = group_id
+        if on_lost is not None:
+            job.on_lost = checked_on_lost(on_lost)
         if retry is not None:
             job.retries_left = retry.max
             job.retry_intervals = retry.intervals
@@ -429,7 +438,8 @@ class Job:
         connection: Redis | None = None,
         serializer: Serializer | str | None = None,
     ) -> list[Self | None]:
-        """The jobs with these ids, in one round trip; None in place of those that do not exist."""
+        """The jobs with these ids, in one round trip; None in place of those that do not exist, or whose hash has no
+        data, so that one damaged job does not hide the others."""
         ids = [parse_job_id(job_id) for job_id in job_ids]
         client = resolve_connection(connection)
         resolved = resolve_serializer(serializer)
@@ -438,7 +448,7 @@ class Job:
                 pipeline.hgetall(cls.key_for(job_id))
             hashes = pipeline.execute()
         return [
-            cls.from_hash(job_id, raw, client, resolved) if raw else None
+            cls.from_hash(job_id, raw, client, resolved) if _has_data(raw) else None
             for job_id, raw in zip(ids, hashes, strict=True)
         ]
 
@@ -456,7 +466,7 @@ class Job:
         self._adopt(raw_data)
 
     def _check_has_data(self, raw: job_hash.RawHash) -> None:
-        if b'data' not in raw and 'data' not in raw:
+        if not _has_data(raw):
             names = ', '.join(sorted(map(str, decode_redis_hash(raw)))) or 'none'
             raise NoSuchJobError(f'Unexpected job format: the hash of job {self.id} has no data; its fields: {names}')
 
@@ -1240,6 +1250,10 @@ class Job:
         transitions.fail(pipeline, '', [outcome])
 
 
+def _has_data(raw: job_hash.RawHash) -> bool:
+    return b'data' in raw or 'data' in raw
+
+
 def _or_default(value: T | None, default: D) -> T | D:
     return default if value is None else value
 
@@ -1292,6 +1306,7 @@ _SPECIAL_FIELDS: tuple[tuple[str, _StoredField], ...] = (
     ('meta', _StoredMeta(job_hash.META)),
     ('_result', _StoredResult(job_hash.RESULT)),
     ('_exc_info', _StoredField(job_hash.EXC_INFO)),
+    ('interruptions', _StoredField(job_hash.INTERRUPTIONS)),
     ('webhooks', _StoredWebhooks(next(field for field in job_hash.FIELDS if field.name == 'webhooks'))),
 )
 
@@ -1317,6 +1332,7 @@ _CACHED_ATTRIBUTES = (
         '_data',
         'meta',
         '_unreadable_meta',
+        'interruptions',
         '_dependency',
         '_cached_result',
         '_success_callback',

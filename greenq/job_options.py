@@ -53,6 +53,7 @@ class JobOptions:
     unique: bool = False
     webhooks: Sequence[Webhook] | None = None
     group_id: str | None = None
+    on_lost: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were said, by name."""
@@ -106,6 +107,7 @@ _CREATE_NAMES = (
     'on_stopped',
     'webhooks',
     'group_id',
+    'on_lost',
 )
 
 NOTHING_SAID = JobOptions()
@@ -142,10 +144,15 @@ def parse(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
         )
     if not kwargs:
         return NOTHING_SAID, args, kwargs
-    said = {_POPPED[name]: kwargs.pop(name) for name in _POPPED.keys() & kwargs.keys()}
+    is_explicit = 'args' in kwargs or 'kwargs' in kwargs
+    names = _POPPED.keys() & kwargs.keys()
+    if 'on_lost' in names and not is_explicit and _has_parameter(func, 'on_lost'):
+        # RQ has no such option, so that code written for RQ may mean the function's argument.
+        names.discard('on_lost')
+    said = {_POPPED[name]: kwargs.pop(name) for name in names}
     call_args: Args = args
     call_kwargs: Kwargs = kwargs
-    if 'args' in kwargs or 'kwargs' in kwargs:
+    if is_explicit:
         if args:
             raise TypeError(
                 f'Extra positional arguments cannot be used with explicit args and kwargs: put {args!r} into args='
@@ -179,6 +186,14 @@ def _accepts(func: Function, name: str) -> bool:
     except (TypeError, ValueError):
         return True
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _has_parameter(func: Function, name: str) -> bool:
+    """Whether the function is known to have a parameter of this very name."""
+    try:
+        return not isinstance(func, str) and name in inspect.signature(func).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def check_unique(job_id: str | None, has_dependencies: bool, has_rate_limit: bool) -> None:

@@ -36,6 +36,7 @@ from greenq.registry import (
 from greenq.results import Result, encode_exc_string, encode_return_value
 from greenq.serializers import Serializer, resolve_serializer
 from greenq.store import keys, transitions
+from greenq.store.states import checked_on_lost
 from greenq.timeouts import BaseDeathPenalty, UnixSignalDeathPenalty
 from greenq.utils import (
     as_text,
@@ -90,6 +91,7 @@ class EnqueueData(NamedTuple):
     webhooks: Sequence[Webhook] | None = None
     rate_limit: RateLimit | None = None
     unique: bool = False
+    on_lost: str | None = None
 
     def options(self, group_id: str | None = None) -> JobOptions:
         """All but the call itself."""
@@ -101,13 +103,15 @@ class EnqueueData(NamedTuple):
 class Queue:
     """A named queue. Without a connection it uses the configured URL (see `greenq.connections`).
 
-    `default_timeout` is what a job may run for unless it says otherwise, in seconds or as `'5m'`. With
-    `is_async=False` jobs run at once, in this process, which is for tests. Queues are equal if their names are.
+    `default_timeout` is what a job may run for unless it says otherwise, in seconds or as `'5m'`; `on_lost` is what
+    becomes of one whose worker is lost, `requeue` or `fail`. With `is_async=False` jobs run at once, in this process,
+    which is for tests. Queues are equal if their names are.
     """
 
     job_class: type[Job] = Job
     death_penalty_class: type[BaseDeathPenalty] = UnixSignalDeathPenalty
     DEFAULT_TIMEOUT: int = DEFAULT_JOB_TIMEOUT
+    _on_lost: str | None = None
     redis_queue_namespace_prefix: str = keys.queue('')
     redis_queues_keys: str = keys.queues()
 
@@ -157,6 +161,7 @@ class Queue:
         job_class: str | type[Job] | None = None,
         serializer: Serializer | str | None = None,
         death_penalty_class: type[BaseDeathPenalty] | None = None,
+        on_lost: str | None = None,
         **kwargs: Any,
     ) -> None:
         if 'async' in kwargs:
@@ -176,6 +181,8 @@ class Queue:
         if death_penalty_class is not None:
             self.death_penalty_class = death_penalty_class
         self.serializer = resolve_serializer(serializer)
+        if on_lost is not None:
+            self._on_lost = checked_on_lost(on_lost)
 
     # ---- what it is ----
 
@@ -256,7 +263,10 @@ class Queue:
         return [as_text(job_id) for job_id in self.connection.lrange(self.key, offset, end)]
 
     def get_jobs(self, offset: int = 0, length: int = -1) -> list[Job]:
-        """`length` waiting jobs (-1: all) from `offset` on. Ids of jobs that are gone leave the queue on the way."""
+        """`length` waiting jobs (-1: all) from `offset` on, but for damaged ones, which are left to a worker to fail.
+
+        Ids of jobs that are gone leave the queue on the way.
+        """
         jobs: list[Job] = []
         for job_ids in split_list(self.get_job_ids(offset, length), _IDS_PER_READ):
             found = self.job_class.fetch_many(job_ids, connection=self.connection, serializer=self.serializer)
@@ -265,11 +275,15 @@ class Queue:
         return jobs
 
     def _forget(self, job_ids: Sequence[str]) -> None:
+        """Take out those of the ids that have no hash."""
         if not job_ids:
             return
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
-                self.remove(job_id, pipeline=pipeline)
+                pipeline.exists(keys.job(job_id))
+            for job_id, exists in zip(job_ids, pipeline.execute(), strict=True):
+                if not exists:
+                    self.remove(job_id, pipeline=pipeline)
             pipeline.execute()
 
     def fetch_job(self, job_id: str) -> Job | None:
@@ -353,12 +367,14 @@ class Queue:
         pipeline: Pipeline | None = None,
         unique: bool = False,
         webhooks: Sequence[Webhook] | None = None,
+        on_lost: str | None = None,
     ) -> Job:
         """Enqueue `func(*args, **kwargs)`; returns the job, whose status says what became of it.
 
         All times are seconds or strings such as `'5m'`. `timeout`: how long it may run, -1 for no limit. `ttl`: how
         long it may wait. `result_ttl`, `failure_ttl`: how long it is kept after success (500) and failure (a year),
-        -1 for ever. `depends_on`: what must finish first. With `pipeline` nothing happens before the pipeline runs.
+        -1 for ever. `depends_on`: what must finish first. `on_lost`: what becomes of it if its worker is lost while it
+        runs, `requeue` or `fail`, whatever the worker's rule. With `pipeline` nothing happens before the pipeline runs.
         DuplicateJobError if `unique` and the id is taken; ValueError for options that contradict each other;
         UnserializableError for arguments that the serializer refuses.
         """
@@ -378,6 +394,7 @@ class Queue:
             on_stopped=on_stopped,
             rate_limit=rate_limit,
             webhooks=webhooks,
+            on_lost=on_lost,
         )
         job = self.create_job(func, args, kwargs, **options.given())
         return self.enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
@@ -405,8 +422,10 @@ class Queue:
         webhooks: Sequence[Webhook] | None = None,
         group_id: str | None = None,
         rate_limit: RateLimit | None = None,
+        on_lost: str | None = None,
     ) -> Job:
-        """Build a job without storing it. ValueError for a timeout of 0 or a ttl that is not positive."""
+        """Build a job without storing it. ValueError for a timeout of 0, a ttl that is not positive, an `on_lost` that
+        is none."""
         options = JobOptions(
             timeout=timeout,
             result_ttl=result_ttl,
@@ -422,6 +441,7 @@ class Queue:
             on_stopped=on_stopped,
             webhooks=webhooks,
             group_id=group_id,
+            on_lost=on_lost,
         )
         job = self.job_class.create(
             func,
@@ -479,6 +499,8 @@ class Queue:
         job.origin = self.name
         if job.timeout is None:
             job.timeout = self._default_timeout
+        if self._on_lost is not None and job.on_lost is None:
+            job.on_lost = self._on_lost
 
     def _submit(
         self,
@@ -555,6 +577,7 @@ class Queue:
         webhooks: Sequence[Webhook] | None = None,
         rate_limit: RateLimit | None = None,
         unique: bool = False,
+        on_lost: str | None = None,
     ) -> EnqueueData:
         """One job for `enqueue_many`, with the options of `enqueue_call`."""
         return EnqueueData(**locals())

@@ -10,17 +10,32 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from greenq.store.states import JobStatus
-from greenq.utils import as_text, now, parse_timeout, str_to_date, truncate_long_string, utcformat
+from greenq.store.states import JobStatus, checked_on_lost
+from greenq.utils import as_text, now, parse_timeout, str_to_date, truncate_long_string, utcformat, utcparse
 from greenq.webhook import decode_webhooks, encode_webhooks
 
 RawHash: TypeAlias = Mapping[Any, Any]
 """A hash as Redis returns it; keys and values are bytes or text."""
 
 _LONGEST_VALUE_SHOWN = 80
+
+
+class Interruption(NamedTuple):
+    """One time that a job was cut off, by nothing that it raised or returned; it went back to its queue.
+
+    `cause` is a text. An innocent one, for which a neighbour in the same worker is to blame, does not count when a job
+    that was interrupted too often is failed, unless there are very many.
+    """
+
+    at: datetime
+    worker_name: str
+    execution_id: str
+    cause: str
+    is_innocent: bool
 
 
 class Written(Enum):
@@ -131,6 +146,19 @@ def _encode_status(value: JobStatus | str) -> str:
     return JobStatus(value).value
 
 
+def _decode_interruptions(value: bytes | str) -> list[Interruption]:
+    return [
+        Interruption(
+            utcparse(note['at']),
+            note.get('worker', ''),
+            note.get('execution', ''),
+            note.get('cause', ''),
+            bool(note.get('innocent')),
+        )
+        for note in json.loads(value)
+    ]
+
+
 _TEXT = Codec(as_text, _same)
 _INTEGER = Codec(int, _same)
 _FLAG = Codec(_decode_flag, int)
@@ -141,6 +169,8 @@ _IDS = Codec(_decode_ids, json.dumps)
 _STATUS = Codec(_decode_status, _encode_status)
 _WEBHOOKS = Codec(decode_webhooks, encode_webhooks)
 _EXC_INFO = Codec(_decode_exc_info, _encode_exc_info)
+_ON_LOST = Codec(as_text, checked_on_lost)
+_INTERRUPTIONS = Codec(_decode_interruptions, _same)
 
 
 def _always(attribute: str, codec: Codec = _TEXT, *, name: str = '', default: Callable[[], Any] = _none) -> Field:
@@ -169,6 +199,9 @@ RESULT = Field('_result', 'result', Codec(_same, _same), Written.IF_SET, _none)
 
 #: Not written any more unless somebody sets it; read from the hashes of old jobs.
 EXC_INFO = Field('_exc_info', 'exc_info', _EXC_INFO, Written.IF_SET, _none)
+
+#: Written by the scripts only: a producer that saves its copy of a job must not bring old ones back.
+INTERRUPTIONS = Field('interruptions', 'greenq_interruptions', _INTERRUPTIONS, Written.IF_SET, list)
 
 #: Every other field.
 FIELDS: tuple[Field, ...] = (
@@ -202,6 +235,7 @@ FIELDS: tuple[Field, ...] = (
     _if_true('enqueue_at_front_on_retry', _FLAG, default=bool),
     _if_true('rate_limit_key'),
     _if_true('rate_limit_concurrency', _INTEGER),
+    _if_true('on_lost', _ON_LOST, name='greenq_on_lost'),
     _if_true('webhooks', _WEBHOOKS, default=list),
     _if_true('_dependency_ids', _IDS, name='dependency_ids', default=list, older='dependency_id'),
 )

@@ -210,7 +210,7 @@ def leases() -> str:
 
 
 def member(worker_name: str) -> str:
-    """Hash of a greenq worker's incarnation: its token and what is to become of what it loses."""
+    """Hash of a greenq worker's incarnation: its token, its rules for what it loses, and what is known of its death."""
     return _fill('member', worker_name)
 
 

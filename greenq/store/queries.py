@@ -3,19 +3,39 @@
 from typing import Any
 
 from greenq.store import keys
-from greenq.utils import as_text
+from greenq.utils import as_text, utcparse
 
 
-def held_executions(client: Any, worker: str) -> list[tuple[str, str, str]]:
-    """(job id, execution id, queue) of all that a greenq worker has under lease, in two round trips."""
+def adopted_executions(client: Any, worker: str) -> list[tuple[str, str, str]]:
+    """(job id, execution id, queue) of all that a worker holds though another one began it, in two round trips."""
     composites = [as_text(item) for item in client.execute_command('SMEMBERS', keys.held(worker))]
     with client.pipeline(transaction=False) as pipeline:
         for composite in composites:
-            pipeline.execute_command('HGET', keys.job(composite.rpartition(':')[0]), 'origin')
-        origins = pipeline.execute()
+            pipeline.execute_command('HMGET', keys.job(composite.rpartition(':')[0]), 'worker_name', 'origin')
+        jobs = pipeline.execute()
     return [
-        (*_parted(composite), as_text(origin or b'')) for composite, origin in zip(composites, origins, strict=True)
+        (*_parted(composite), as_text(origin or b''))
+        for composite, (beginner, origin) in zip(composites, jobs, strict=True)
+        if as_text(beginner or b'') != worker
     ]
+
+
+def deadline_of(client: Any, worker: str, execution_id: str) -> float | None:
+    """When (epoch s) the job of an execution that a worker holds has to be done; None if it need not."""
+    for composite in map(as_text, client.execute_command('SMEMBERS', keys.held(worker))):
+        job_id, found_id = _parted(composite)
+        if found_id == execution_id:
+            started_at, timeout = client.execute_command('HMGET', keys.job(job_id), 'started_at', 'timeout')
+            return _deadline(as_text(started_at or b''), as_text(timeout or b''))
+    return None
+
+
+def _deadline(started_at: str, timeout: str) -> float | None:
+    try:
+        seconds = float(timeout)
+        return utcparse(started_at).timestamp() + seconds if seconds > 0 else None
+    except ValueError:
+        return None
 
 
 def _parted(composite: str) -> tuple[str, str]:

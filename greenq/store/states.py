@@ -1,4 +1,5 @@
-"""The states of a job and, as a table, every transition between them: "this is allowed" is written here only.
+"""The states of a job and, as a table, every transition between them, and what may become of a job that was cut off:
+"this is allowed" is written here only.
 
 The scripts enforce the table; `tests/store` walks it whole, from legal and illegal source states.
 """
@@ -27,7 +28,8 @@ _ANY = frozenset(JobStatus)
 _NOT_CANCELED = _ANY - {_S.CANCELED}
 
 #: transition -> (states it may start from, states it may end in). Transitions that end an execution (finish, fail,
-#: retry, release) start from `started` by way of their fence: the execution must still be in the started registry.
+#: retry, release, recover_lost) start from `started` by way of their fence: the execution must still be in the started
+#: registry.
 TRANSITIONS: dict[str, tuple[frozenset[JobStatus], frozenset[JobStatus]]] = {
     'enqueue': (_ANY, frozenset({_S.QUEUED, _S.DEFERRED, _S.RATE_LIMITED})),
     'schedule': (_ANY, frozenset({_S.SCHEDULED})),
@@ -36,6 +38,8 @@ TRANSITIONS: dict[str, tuple[frozenset[JobStatus], frozenset[JobStatus]]] = {
     'fail': (frozenset({_S.STARTED}), frozenset({_S.FAILED, _S.STOPPED})),
     'retry': (frozenset({_S.STARTED}), frozenset({_S.QUEUED, _S.SCHEDULED})),
     'release': (frozenset({_S.STARTED}), frozenset({_S.QUEUED, _S.FAILED})),
+    # A job that is adopted stays started: who adopts it then fails or retries it.
+    'recover_lost': (frozenset({_S.STARTED}), frozenset({_S.QUEUED, _S.FAILED})),
     'cancel': (_NOT_CANCELED, frozenset({_S.CANCELED})),
     'requeue': (_ANY, frozenset({_S.QUEUED, _S.RATE_LIMITED})),
     # A job put into the registry by hand keeps the status that it was made with, created or, not yet enqueued, queued.
@@ -53,3 +57,14 @@ REGISTRY_OF_STATUS: dict[JobStatus, str] = {
     _S.SCHEDULED: 'scheduled',
     _S.CANCELED: 'canceled',
 }
+
+#: What may become of a job whose worker is lost: it runs again as if nothing had been, or fails (or is retried, if it
+#: may) as in RQ.
+ON_LOST = ('requeue', 'fail')
+
+
+def checked_on_lost(rule: str) -> str:
+    """The rule; ValueError if it is none."""
+    if rule not in ON_LOST:
+        raise ValueError(f'on_lost {rule!r} is not allowed. Use {" or ".join(f"`{name}`" for name in ON_LOST)}.')
+    return rule

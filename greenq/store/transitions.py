@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from redis.client import Pipeline
 
-from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS
+from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS, MAX_INNOCENT_INTERRUPTIONS, MAX_INTERRUPTIONS
 from greenq.store import keys
 from greenq.store.script import script
 from greenq.utils import as_text, now, utcformat
@@ -22,6 +22,16 @@ Value = str | bytes | int | float
 
 _EMPTY_CHUNK = 1000
 _LEASE_MS = LEASE_SECONDS * 1000
+_LONGEST_CAUSE = 300
+
+#: Why a job was interrupted whose worker's lease ended without anybody's word on it.
+LOST = 'its worker was lost'
+
+#: The reason of a poison job; the script fills in how often it was interrupted, and by what.
+POISON_REASON = (
+    'greenq.exceptions.PoisonJobError: interrupted {count} times in a row without finishing ({causes}). '
+    'See job.interruptions; requeue it once the cause is mended.'
+)
 
 
 class Submission(NamedTuple):
@@ -96,12 +106,17 @@ class Retried(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A job that a dead worker held, and what became of it: queued, failed, gone or adopted."""
+    """A job that a dead worker held, and what became of it: queued, failed, gone or adopted.
+
+    `cause` says what its worker died of; `is_overdue`: the worker was killed because this job hung past its deadline.
+    """
 
     job_id: str
     execution_id: str
     queue: str
     status: str
+    is_overdue: bool = False
+    cause: str = ''
 
 
 class Refused(str):
@@ -278,19 +293,23 @@ def release(
     worker: str,
     executions: Sequence[tuple[str, str, str]],
     *,
-    interruption_limit: int,
-    poison_reason: bytes = b'',
+    interruption_limit: int = MAX_INTERRUPTIONS,
+    cause: str = '',
     state: str = '',
 ) -> list[str]:
     """Gives (job id, execution id, queue) back to the front of their queues, in the order given, using no retry.
 
-    Each counts as an interruption; the `interruption_limit`-th in a row fails the job with `poison_reason` (encoded
-    exception text). A limit of 0 says that the jobs never began. Returns each job's status, or `gone` or `lost`.
+    Each counts as an interruption by `cause`; the `interruption_limit`-th in a row fails the job as poison. A limit of
+    0 says that the jobs never began. Returns each job's status, or `gone` or `lost`.
     """
-    args: list[Any] = [worker, _iso(), interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, state]
+    args: list[Any] = [worker, _iso(), *_rules(interruption_limit), cause[:_LONGEST_CAUSE], state]
     for execution in reversed(executions):
         args += execution
     return _texts(script('release')(client, [keys.held(worker)], args))[::-1]
+
+
+def _rules(interruption_limit: int) -> tuple[Value, ...]:
+    return interruption_limit, MAX_INNOCENT_INTERRUPTIONS, POISON_REASON, DEFAULT_FAILURE_TTL
 
 
 def cancel(
@@ -386,14 +405,18 @@ def join(
     *,
     lease_ms: int,
     worker_ttl: int,
-    on_lost: str = 'requeue',
+    on_lost: str | Mapping[str | None, str] = 'requeue',
     again: bool = False,
 ) -> str:
     """Registers a worker: `ok`, or `taken` if a live one has the name. What a dead namesake held is then the caller's.
 
-    `again` is for an incarnation whose record was lost (evicted, flushed).
+    `on_lost` is what becomes of jobs that it loses, `requeue` or `fail`; a mapping says it for queues, and by None for
+    all others. `again` is for an incarnation whose record was lost (evicted, flushed).
     """
-    args = [worker, token, lease_ms, worker_ttl, on_lost, '1' if again else '0', len(queues), *queues, *_flat(record)]
+    rules = {None: on_lost} if isinstance(on_lost, str) else on_lost
+    flat = _flat({'on_lost' if queue is None else f'on_lost:{queue}': rule for queue, rule in rules.items()})
+    args: list[Any] = [worker, token, lease_ms, worker_ttl, '1' if again else '0', len(queues), *queues]
+    args += [len(flat), *flat, *_flat(record)]
     return as_text(script('join')(client, [keys.worker(worker), keys.member(worker), keys.leases()], args))
 
 
@@ -421,9 +444,24 @@ def beat(
     return verdict, lost
 
 
-def extend(client: Any, worker: str, *, lease_ms: int) -> bool:
-    """Extends a worker's lease and nothing else; returns whether it has one."""
-    return bool(script('extend')(client, [keys.leases()], [worker, lease_ms]) == 1)
+def extend(client: Any, worker: str, *, lease_ms: int, lifetime: int, worker_ttl: int) -> bool:
+    """For a supervisor whose worker hangs: keeps its lease, and RQ's records of it and of all that it holds.
+
+    `lifetime` and `worker_ttl` (s) as for a beat. Returns whether the worker has a lease; else nothing is written.
+    """
+    key_names = [keys.leases(), keys.worker(worker), keys.held(worker), keys.worker_executions(worker)]
+    return bool(script('extend')(client, key_names, [worker, lease_ms, worker_ttl, lifetime, _iso()]) == 1)
+
+
+def report_death(client: Any, worker: str, *, culprit: str = '', verdict: str = '', cause: str = '') -> bool:
+    """Ends the lease of a worker that is known to be dead; whoever recovers its jobs goes by what is said here.
+
+    `culprit` is the execution to blame, whose neighbours are then innocent. `verdict` on it: `suspect` (it was running
+    when the worker died) or `overdue` (the worker was killed because it hung past its deadline). `cause` is a text such
+    as `its worker was killed by SIGSEGV`. Returns whether there was such a worker; else nothing is written.
+    """
+    args = [worker, culprit, verdict, cause[:_LONGEST_CAUSE]]
+    return bool(script('report_death')(client, [keys.member(worker), keys.leases()], args) == 1)
 
 
 def unpark(client: Any, worker: str) -> int:
@@ -444,15 +482,20 @@ def recover_lost(
     client: Any,
     worker: str,
     *,
-    interruption_limit: int,
-    poison_reason: bytes,
+    interruption_limit: int = MAX_INTERRUPTIONS,
     limit: int = 100,
     lost_worker: str = '',
 ) -> list[Recovered]:
-    """Takes at most `limit` jobs back from workers whose lease has ended, or from `lost_worker` whatever its lease.
+    """Takes at most `limit` jobs back from workers whose lease has ended; with `lost_worker` from that one only.
 
-    Any number of workers may call it at once. An `adopted` job's worker asked to fail what it loses: its execution is
-    now `worker`'s, who has to end it.
+    Any number of workers may call it at once. An `adopted` job is to fail: because it was overdue, or because it or its
+    worker asked for that. Its execution is now `worker`'s, who has to end it. A supervisor calls with `worker` '': what
+    it would adopt is left for the next worker. A `worker` that names itself as lost takes over what a dead namesake
+    left; it may run nothing yet.
     """
-    args = [worker, _iso(), limit, interruption_limit, poison_reason, DEFAULT_FAILURE_TTL, lost_worker, _LEASE_MS]
-    return [Recovered(*_texts(item)) for item in script('recover_lost')(client, [keys.leases()], args)]
+    args = [worker, _iso(), limit, *_rules(interruption_limit), LOST, lost_worker, _LEASE_MS]
+    reply = script('recover_lost')(client, [keys.leases()], args)
+    return [
+        Recovered(job_id, execution_id, queue, status, kind == 'overdue', cause)
+        for job_id, execution_id, queue, status, kind, cause in map(_texts, reply)
+    ]

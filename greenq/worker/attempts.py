@@ -71,6 +71,7 @@ class Attempts(Wiring):
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job's function and callbacks and records the outcome; returns whether it succeeded."""
+        execution.has_begun = True
         try:
             return self._perform(job, queue, execution)
         except Interrupted:

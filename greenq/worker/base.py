@@ -25,7 +25,7 @@ from greenq.logutils import green, setup_loghandlers
 from greenq.queue import Queue
 from greenq.scheduler import RQScheduler
 from greenq.store import transitions
-from greenq.store.transitions import Claimed
+from greenq.store.transitions import Claimed, Recovered
 from greenq.suspension import is_suspended
 from greenq.utils import (
     now,
@@ -44,6 +44,8 @@ from greenq.worker.attempts import Interrupted
 from greenq.worker.upkeep import Upkeep
 from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 
+#: Why a job failed that had begun when its worker had to leave.
+CUT_OFF = 'interrupted by the shutdown of its worker'
 #: A wait for work is interrupted this often (s) to look after everything else.
 WAIT_SECONDS = 1.0
 
@@ -128,13 +130,22 @@ class BaseWorker(Upkeep):
         self._waiter.close()
         self._wake.close()
 
-    def _give_back_all(self) -> None:
-        """Returns what still runs, or was claimed and never began, to the front of its queue."""
+    def _give_back_all(self, cause: str = 'shutdown') -> None:
+        """Returns what still runs, or was claimed and never began, to the front of its queue; what was cut off and has
+        the rule to fail then fails, or is retried if it may."""
+        self._settle_cut_off()
         left = self.executions.triples()
         if left:
-            self._release(left)
+            self._release(left, cause)
             self.log.warning('Worker %s: %d interrupted job(s) went back to their queues', self.name, len(left))
             self.executions.clear()
+
+    def _settle_cut_off(self) -> None:
+        for execution in list(self.executions.values()):
+            job = execution._job
+            if execution.has_begun and job is not None and self._fails_if_lost(job, execution.queue_name):
+                self._settle_adopted(Recovered(*triple(execution), 'adopted', cause=CUT_OFF))
+        self._finisher.flush(give_up_after=COMMAND_SECONDS)
 
     # Stopping
 

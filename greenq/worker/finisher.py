@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from greenq.defaults import MAX_INTERRUPTIONS
 from greenq.store import transitions
 from greenq.store.transitions import Failed, Finished, Refused, Retried, Verdict
-from greenq.worker.outcomes import Outcome, poison_reason
+from greenq.worker.outcomes import Outcome
 from greenq.worker.reconnect import Backoff
 
 log = logging.getLogger('greenq.worker')
@@ -92,8 +91,7 @@ class Finisher:
             self._client,
             self._worker_name,
             [(outcome.job_id, outcome.execution_id, outcome.queue)],
-            interruption_limit=MAX_INTERRUPTIONS,
-            poison_reason=poison_reason(MAX_INTERRUPTIONS),
+            cause=f'Redis refused its outcome: {reason}',
         )
 
     def _write(self, batch: list[Pending], is_repeat: bool) -> list[Verdict]:

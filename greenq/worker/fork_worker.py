@@ -132,15 +132,16 @@ class Worker(BaseWorker):
         except InvalidJobOperation:
             self.executions.pop(execution.id, None)
             return
+        killed_by = f' (signal {os.WTERMSIG(status)})' if status and os.WIFSIGNALED(status) else ''
         if self._stopped_job_id == job.id:
             self._handle_stopped_job(job, queue, execution)
         elif job_status in (JobStatus.FINISHED, JobStatus.FAILED):
             self.executions.pop(execution.id, None)
-        elif self.on_lost == 'requeue':
-            self._give_back_all()
+        elif not self._fails_if_lost(job, queue.name):
+            ended = f'its work-horse ended with wait status {status}{killed_by}'
+            self._give_back_all('shutdown' if self._force_stop_requested else ended)
         else:
             job.ended_at = now()
-            killed_by = f' (signal {os.WTERMSIG(status)})' if status and os.WIFSIGNALED(status) else ''
             text = f'Work-horse terminated unexpectedly; waitpid returned {status}{killed_by}; '
             self.log.warning('Worker %s: job %s failed (%s)', self.name, job.id, text)
             self.handle_work_horse_killed(job, pid, status, rusage)

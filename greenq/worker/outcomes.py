@@ -122,15 +122,6 @@ def _due(interval: int) -> int | None:
     return int(now().timestamp() + interval) if interval else None
 
 
-def poison_reason(limit: int) -> bytes:
-    """The encoded reason of a job that was interrupted too often."""
-    text = (
-        f'greenq.exceptions.PoisonJobError: interrupted {limit} times in a row without finishing: its worker died or '
-        'was stopped each time. See job.interruptions; requeue it once the cause is mended.'
-    )
-    return encode_exc_string(text)
-
-
 def as_retry(value: Any) -> Retry | None:
     """The `Retry` that a job returned, of greenq or of an rq that is installed beside it; None for all else."""
     if isinstance(value, Retry):

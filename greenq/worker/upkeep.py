@@ -18,21 +18,19 @@ from redis.exceptions import RedisError
 
 from greenq.callbacks import execute_failure_callback
 from greenq.command import handle_command, parse_payload
-from greenq.defaults import (
-    LEASE_SECONDS,
-    MAX_INTERRUPTIONS,
-)
+from greenq.defaults import LEASE_SECONDS
 from greenq.exceptions import AbandonedJobError
+from greenq.executions import Execution
 from greenq.group import Group
 from greenq.job import Job
 from greenq.job_lifecycle import call_exception_handlers
 from greenq.registry import clean_registries
-from greenq.store import queries, transitions
+from greenq.store import transitions
 from greenq.store.transitions import Claimed, Recovered
+from greenq.timeouts import JobTimeoutException
 from greenq.utils import (
     now,
 )
-from greenq.worker import outcomes
 from greenq.worker_registration import clean_worker_registry
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ class Upkeep(Attempts):
 
     @cached_property
     def _maintenance(self) -> Maintenance:
-        return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due)
+        return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due, self.executions)
 
     @cached_property
     def _control(self) -> Control:
@@ -133,40 +131,35 @@ class Upkeep(Attempts):
 
     def _recover_orphans(self) -> None:
         """Recovers what is under this worker's lease though it does not run it: left by an incarnation that died."""
-        orphans = [item for item in queries.held_executions(self._client, self.name) if item[1] not in self.executions]
-        if self.on_lost == 'fail':
-            for job_id, execution_id, queue in orphans:
-                self._settle_adopted(Recovered(job_id, execution_id, queue, 'adopted'))
-        elif orphans:
-            self._release(orphans)
+        if not self.executions:
+            self._maintenance.recover_predecessor()
 
     def _settle_adopted(self, item: Recovered) -> None:
-        """Fails, or retries if it may, a job whose worker died and had asked for RQ's rule."""
-        execution = self._new_execution(Claimed(item.job_id, item.execution_id, item.queue, {}))
-        error = AbandonedJobError(f'Worker died while running job {item.job_id}')
+        """Fails, or retries if it may, a job that was cut off and is not simply to run again: it was overdue, or it or
+        its worker asked for RQ's rule."""
         try:
             job = self.job_class.fetch(item.job_id, self.connection, self.serializer)
-            job.ended_at = now()
-            execute_failure_callback(job, self.death_penalty_class, AbandonedJobError, error, None)
-            call_exception_handlers(self._exc_handlers, job, AbandonedJobError, error, None)
+            error = _error_of(item, job)
         except RedisError:
             raise
         except Exception as problem:
-            self.log.exception('Worker %s: what follows the loss of job %s failed', self.name, item.job_id)
-            if not isinstance(problem, AbandonedJobError):
-                self._fail_damaged(execution, error)
+            self._fail_damaged(self._adopted_execution(item), problem)
             return
-        text = f'Moved to FailedJobRegistry, due to AbandonedJobError, at {now()}'
+        job.ended_at = now()
+        try:
+            execute_failure_callback(job, self.death_penalty_class, type(error), error, None)
+            call_exception_handlers(self._exc_handlers, job, type(error), error, None)
+        except Exception:
+            self.log.exception('Worker %s: what follows the loss of job %s failed', self.name, item.job_id)
+        execution = self._adopted_execution(item)
+        text = f'Moved to FailedJobRegistry, due to {type(error).__name__}, at {now()}: {error}'
         self.handle_job_failure(job, self._queue_named(item.queue), exc_string=text, execution=execution)
 
-    def _release(self, executions: list[tuple[str, str, str]]) -> None:
-        transitions.release(
-            self._client,
-            self.name,
-            executions,
-            interruption_limit=MAX_INTERRUPTIONS,
-            poison_reason=outcomes.poison_reason(MAX_INTERRUPTIONS),
-        )
+    def _adopted_execution(self, item: Recovered) -> Execution:
+        return self._new_execution(Claimed(item.job_id, item.execution_id, item.queue, {}))
+
+    def _release(self, executions: list[tuple[str, str, str]], cause: str) -> None:
+        transitions.release(self._client, self.name, executions, cause=cause)
 
     def subscribe(self) -> None:
         """Starts to take commands."""
@@ -206,3 +199,12 @@ class Upkeep(Attempts):
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """Kills the process that runs the job; workers without one ignore it."""
+
+
+def _error_of(item: Recovered, job: Job) -> Exception:
+    """What a job that was cut off fails by."""
+    if item.is_overdue:
+        return JobTimeoutException(f'Task exceeded maximum timeout value ({job.timeout} seconds): {item.cause}')
+    if item.cause == transitions.LOST:
+        return AbandonedJobError(f'Worker died while running job {item.job_id}')
+    return AbandonedJobError(f'Job {item.job_id} was cut off: {item.cause}')

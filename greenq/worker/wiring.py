@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from greenq.job import Job
 from greenq.queue import Queue
 from greenq.serializers import resolve_serializer
 from greenq.store import transitions
+from greenq.store.states import checked_on_lost
 from greenq.store.transitions import Claimed
 from greenq.utils import (
     ensure_job_list,
@@ -70,8 +71,9 @@ class Wiring(WorkerRecord):
     records_at_claim = True
     #: Whether the class takes `concurrency` and `grace`.
     accepts_concurrency = False
-    #: What becomes of a job that the worker loses: `fail` (or retry, if it may) as in RQ, or `requeue`.
-    on_lost = 'fail'
+    #: What becomes of a job that the worker loses, unless the job says otherwise: `fail` (or retry, if it may) as in
+    #: RQ, or `requeue`. A mapping says it for queues, by their names, and by None for all others.
+    on_lost: str | Mapping[str | None, str] = 'fail'
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class Wiring(WorkerRecord):
         prepare_for_work: bool = True,
         serializer: Any = None,
         work_horse_killed_handler: Callable[..., None] | None = None,
-        on_lost: str | None = None,
+        on_lost: str | Mapping[str | None, str] | None = None,
     ):
         self._init_record()
         self.default_result_ttl = default_result_ttl
@@ -115,7 +117,7 @@ class Wiring(WorkerRecord):
         self._work_horse_killed_handler = work_horse_killed_handler
         self.disable_default_exception_handler = disable_default_exception_handler
         self.log_job_description = log_job_description
-        self.on_lost = _checked_on_lost(on_lost) if on_lost else self.on_lost
+        self.on_lost = _rules(on_lost or {}, self.on_lost)
         self.log = log
         self.scheduler: Any = None
         self.last_cleaned_at: Any = None
@@ -214,6 +216,14 @@ class Wiring(WorkerRecord):
             queue = self._queues_by_name[name] = self._queue(name)
         return queue
 
+    def _fails_if_lost(self, job: Job, queue_name: str) -> bool:
+        """Whether a job that is cut off while it runs is to fail, not to run again: the job's word comes first."""
+        if job.on_lost:
+            return job.on_lost == 'fail'
+        if isinstance(self.on_lost, str):
+            return self.on_lost == 'fail'
+        return self.on_lost.get(queue_name, self.on_lost.get(None)) == 'fail'
+
     def _new_execution(self, claimed: Claimed) -> Execution:
         execution = Execution(claimed.execution_id, claimed.job_id, self.connection, worker_name=self.name)
         execution.queue_name = claimed.queue
@@ -236,10 +246,16 @@ class Wiring(WorkerRecord):
             _set_process_title(f'rq:worker:{self.name}: {message}')
 
 
-def _checked_on_lost(on_lost: str) -> str:
-    if on_lost not in ('requeue', 'fail'):
-        raise ValueError(f'on_lost {on_lost!r} is not allowed. Use `requeue` or `fail`.')
-    return on_lost
+def _rules(
+    wanted: str | Mapping[str | None, str], default: str | Mapping[str | None, str]
+) -> str | Mapping[str | None, str]:
+    """What was asked for, checked; for queues of which nothing was said, the class's own rule."""
+    if isinstance(wanted, str):
+        return checked_on_lost(wanted)
+    rules = {queue: checked_on_lost(rule) for queue, rule in wanted.items()}
+    if not rules:
+        return default
+    return {**({None: default} if isinstance(default, str) else default), **rules}
 
 
 def _find_process_title_setter() -> Callable[[str], None] | None:

@@ -46,11 +46,15 @@ def test_options_of_the_decorator(connection: redis.Redis) -> None:
         retry=Retry(3, 2),
         on_failure=Callback('some.where'),
         webhooks=[webhook],
+        on_lost='fail',
     )
     enqueued = decorate(add).enqueue(1)  # type: ignore[attr-defined]
     stored = Job.fetch(enqueued.id, connection=connection)
     assert (stored.timeout, stored.result_ttl, stored.ttl, stored.failure_ttl) == (60, 10, 20, 30)
     assert (stored.meta, stored.description, stored.retries_left, stored.webhooks) == ({'a': 1}, 'adds', 3, [webhook])
+    assert stored.on_lost == 'fail'
+    with pytest.raises(ValueError, match="on_lost 'drop' is not allowed"):
+        job('low', on_lost='drop')
 
 
 def test_options_of_a_call_come_first(connection: redis.Redis) -> None:

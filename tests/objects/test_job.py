@@ -18,6 +18,7 @@ from greenq.callbacks import Callback
 from greenq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobError, UnserializableError
 from greenq.job import (
     Dependency,
+    Interruption,
     Job,
     JobStatus,
     Retry,
@@ -27,6 +28,7 @@ from greenq.job import (
     requeue_job,
     validate_job_id,
 )
+from greenq.queue import Queue
 from greenq.results import Result
 from greenq.serializers import DefaultSerializer, JSONSerializer
 from greenq.store import keys, transitions
@@ -572,6 +574,83 @@ def test_fetching_many_is_one_round_trip(connection: redis.Redis, job: Job, coun
     assert count_sends() - before == 1
     assert found == [job, None, job]
     assert Job.fetch_many([], connection) == []
+
+
+def test_a_damaged_job_among_many_is_passed_over(connection: redis.Redis, job: Job) -> None:
+    connection.hset(keys.job('damaged'), 'status', 'queued')
+    assert Job.fetch_many(['damaged', 'j1'], connection) == [None, job]
+
+
+# ---- interruptions ----
+
+
+def interrupt(connection: redis.Redis, job: Job, cause: str, *, worker: str = 'w') -> None:
+    transitions.begin(connection, worker, job.id, 'x', 'work', lifetime=60)
+    transitions.release(connection, worker, [(job.id, 'x', 'work')], cause=cause)
+
+
+@pytest.fixture
+def queued(connection: redis.Redis) -> Job:
+    return Queue('work', connection=connection).enqueue(add, 1)
+
+
+def test_a_job_knows_what_interrupted_it(connection: redis.Redis, queued: Job) -> None:
+    interrupt(connection, queued, 'shutdown')
+    transitions.begin(connection, 'w2', queued.id, 'y', 'work', lifetime=60)
+    transitions.report_death(connection, 'w2', culprit='neighbour', verdict='suspect', cause='it crashed')
+    transitions.recover_lost(connection, 'rescuer')
+    assert queued.interruptions == [], 'it has not looked since'
+    queued.refresh()
+    first, second = queued.interruptions
+    assert first == Interruption(first.at, 'w', 'x', 'shutdown', False)
+    assert second == Interruption(second.at, 'w2', 'y', 'it crashed', True)
+    assert first.at <= second.at <= datetime.now(UTC)
+
+
+def test_notes_of_an_older_version_have_no_cause(connection: redis.Redis, queued: Job) -> None:
+    note = {'at': '2026-01-01T00:00:00.000000Z', 'worker': 'w', 'execution': 'x'}
+    connection.hset(queued.key, 'greenq_interruptions', json.dumps([note]))
+    queued.refresh()
+    assert queued.interruptions == [Interruption(datetime(2026, 1, 1, tzinfo=UTC), 'w', 'x', '', False)]
+
+
+def test_poison_keeps_its_interruptions_until_it_is_requeued(connection: redis.Redis, queued: Job) -> None:
+    for _ in range(3):
+        interrupt(connection, queued, 'it crashed')
+    poison = Job.fetch(queued.id, connection)
+    assert poison.is_failed and [item.cause for item in poison.interruptions] == ['it crashed'] * 3
+    poison.requeue()
+    poison.refresh()
+    assert poison.is_queued and poison.interruptions == []
+
+
+def test_saving_an_old_copy_brings_no_interruptions_back(connection: redis.Redis, queued: Job) -> None:
+    interrupt(connection, queued, 'shutdown')
+    copy = Job.fetch(queued.id, connection)
+    assert len(copy.interruptions) == 1
+    connection.hdel(queued.key, 'greenq_interruptions')
+    copy.save()
+    assert Job.fetch(queued.id, connection).interruptions == []
+
+
+# ---- the rule for a lost worker ----
+
+
+def test_a_rule_for_a_lost_worker_is_stored_only_if_it_is_given(connection: redis.Redis) -> None:
+    assert 'greenq_on_lost' not in Job.create(add, connection=connection).to_dict()
+    job = Job.create(add, id='strict', connection=connection, on_lost='fail')
+    job.save()
+    assert connection.hget(job.key, 'greenq_on_lost') == b'fail'
+    assert Job.fetch('strict', connection).on_lost == 'fail'
+
+
+def test_a_rule_that_is_none_is_refused(connection: redis.Redis) -> None:
+    with pytest.raises(ValueError, match=r"on_lost 'drop' is not allowed\. Use `requeue` or `fail`"):
+        Job.create(add, connection=connection, on_lost='drop')
+    job = Job.create(add, connection=connection)
+    job.on_lost = 'drop'
+    with pytest.raises(ValueError, match="on_lost 'drop' is not allowed"):
+        job.save()
 
 
 def test_refresh_sees_what_others_wrote(connection: redis.Redis, job: Job) -> None:

@@ -49,6 +49,7 @@ BOTH_WAYS: list[tuple[str, str | bytes, Any]] = [
     ('rate_limit_key', 'api', 'api'),
     ('rate_limit_concurrency', '2', 2),
     ('dependency_ids', '["a", "b"]', ['a', 'b']),
+    ('greenq_on_lost', 'fail', 'fail'),
     ('exc_info', zlib.compress(b'Traceback'), 'Traceback'),
     ('data', zlib.compress(b'call'), b'call'),
 ]

@@ -90,6 +90,19 @@ def test_timeout_beside_explicit_arguments_is_the_jobs() -> None:
     assert (options.timeout, call_args, call_kwargs) == (600, (1,), {'bar': 2})
 
 
+def strict(on_lost: str = '') -> str:
+    return on_lost
+
+
+def test_what_rq_does_not_have_is_the_functions_if_it_has_a_parameter_of_that_name() -> None:
+    assert parse(strict, (), {'on_lost': 'fail'}) == (NOTHING_SAID, (), {'on_lost': 'fail'})
+    for func in (greet, echo, 'some.module.func'):
+        options, _, call_kwargs = parse(func, (), {'on_lost': 'fail'})
+        assert (options.on_lost, call_kwargs) == ('fail', {})
+    options, _, call_kwargs = parse(strict, (), {'kwargs': {'on_lost': 'x'}, 'on_lost': 'fail'})
+    assert (options.on_lost, call_kwargs) == ('fail', {'on_lost': 'x'})
+
+
 def test_an_unknown_name_beside_explicit_arguments_is_not_lost_silently() -> None:
     with pytest.warns(RuntimeWarning, match='ignores job_timout'):
         parse(echo, (), {'args': (1,), 'job_timout': 5})

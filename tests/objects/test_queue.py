@@ -20,6 +20,7 @@ from greenq.registry import FailedJobRegistry
 from greenq.repeat import Repeat
 from greenq.retry import Retry
 from greenq.serializers import JSONSerializer
+from greenq.store import keys
 from greenq.timeouts import TimerDeathPenalty
 from greenq.webhook import Webhook
 
@@ -636,3 +637,60 @@ class TestInPlace:
             queue.enqueue(greet, job_id='a', unique=True)
         with pytest.raises(ValueError, match='not supported on synchronous queues'):
             queue.enqueue(greet, rate_limit=RateLimit('k', 1))
+
+
+# ---- what becomes of a job whose worker is lost ----
+
+
+def test_every_way_to_enqueue_takes_a_rule_for_a_lost_worker(queue: Queue, connection: redis.Redis) -> None:
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    jobs = [
+        queue.enqueue(greet, on_lost='fail'),
+        queue.enqueue(greet, args=('Ann',), on_lost='fail'),
+        queue.enqueue(f'{__name__}.greet', 'Ann', on_lost='fail'),
+        queue.enqueue_call(greet, on_lost='fail'),
+        queue.enqueue_at(later, greet, on_lost='fail'),
+        queue.enqueue_in(timedelta(1), greet, on_lost='fail'),
+        queue.enqueue_job(queue.create_job(greet, on_lost='fail')),
+        *queue.enqueue_many([Queue.prepare_data(greet, on_lost='fail')]),
+    ]
+    stored = [Job.fetch(job.id, connection=connection) for job in jobs]
+    assert [job.on_lost for job in stored] == ['fail'] * len(jobs)
+    assert not any(job.kwargs for job in stored)
+
+
+def test_a_queue_has_a_rule_for_the_jobs_that_have_none(connection: redis.Redis) -> None:
+    strict = Queue('strict', connection=connection, on_lost='fail')
+    jobs = [
+        strict.enqueue(greet),
+        strict.enqueue_in(timedelta(1), greet),
+        strict.enqueue_job(Job.create(greet, connection=connection)),
+        *strict.enqueue_many([Queue.prepare_data(greet), Queue.prepare_data(greet, on_lost='requeue')]),
+    ]
+    rules = [Job.fetch(job.id, connection=connection).on_lost for job in jobs]
+    assert rules == ['fail'] * 4 + ['requeue']
+
+
+def test_nothing_is_stored_of_a_rule_that_nobody_has_given(queue: Queue, connection: redis.Redis) -> None:
+    job = queue.enqueue(greet)
+    assert not connection.hexists(job.key, 'greenq_on_lost')
+
+
+def test_a_rule_that_is_none_is_refused_before_anything_is_stored(queue: Queue, connection: redis.Redis) -> None:
+    for call in (
+        lambda: queue.enqueue(greet, on_lost='drop'),
+        lambda: queue.enqueue_many([Queue.prepare_data(greet), Queue.prepare_data(greet, on_lost='drop')]),
+        lambda: Queue(connection=connection, on_lost='drop'),
+    ):
+        with pytest.raises(ValueError, match=r"on_lost 'drop' is not allowed\. Use `requeue` or `fail`"):
+            call()
+    assert connection.keys() == []
+
+
+def test_a_damaged_job_stays_in_the_queue_for_a_worker_to_fail(queue: Queue, connection: redis.Redis) -> None:
+    job = queue.enqueue(greet)
+    connection.hset(keys.job('damaged'), 'status', 'queued')
+    queue.push_job_id('damaged')
+    queue.push_job_id('gone')
+    assert queue.jobs == [job]
+    assert queue.job_ids == [job.id, 'damaged']

@@ -84,10 +84,17 @@ def end_lease(client: redis.Redis, worker: str = WORKER) -> None:
     client.zadd(keys.leases(), {worker: 1})
 
 
-def recover(client: Any, *, worker: str = 'rescuer', limit: int = 100, interruptions: int = 3) -> list[tuple[str, str]]:
+def extend(client: Any, worker: str = WORKER, *, lease_ms: int = 20_000) -> bool:
+    """As a supervisor does for a worker that hangs."""
+    return transitions.extend(client, worker, lease_ms=lease_ms, lifetime=LIFETIME, worker_ttl=480)
+
+
+def recover(
+    client: Any, *, worker: str = 'rescuer', limit: int = 100, interruptions: int = 3, lost_worker: str = ''
+) -> list[tuple[str, str]]:
     """What a recovery did: (job id, status)."""
     recovered = transitions.recover_lost(
-        client, worker, interruption_limit=interruptions, poison_reason=b'poison', limit=limit
+        client, worker, interruption_limit=interruptions, limit=limit, lost_worker=lost_worker
     )
     return [(item.job_id, item.status) for item in recovered]
 
@@ -95,7 +102,7 @@ def recover(client: Any, *, worker: str = 'rescuer', limit: int = 100, interrupt
 def release(client: Any, *executions: Claimed, interruptions: int = 3, worker: str = WORKER) -> list[str]:
     """Gives executions back."""
     triples = [(item.job_id, item.execution_id, item.queue) for item in executions]
-    return transitions.release(client, worker, triples, interruption_limit=interruptions, poison_reason=b'poison')
+    return transitions.release(client, worker, triples, interruption_limit=interruptions, cause='shutdown')
 
 
 def finished(claimed: Claimed, *, result_ttl: int = 500, options: Mapping[str, Any] | None = None) -> Finished:
@@ -115,6 +122,11 @@ def failed(
 def retried(claimed: Claimed, *, due: int | None = None, at_front: bool = False, rate_limit: str = '') -> Retried:
     """Another try."""
     return Retried(*claimed[:3], due, at_front, STARTED, ENDED, ENDED_ISO, {'retries_left': 1}, rate_limit=rate_limit)
+
+
+def held(client: redis.Redis, worker: str) -> list[str]:
+    """The ids of the jobs that a worker holds."""
+    return sorted(as_text(composite).rpartition(':')[0] for composite in client.smembers(keys.held(worker)))
 
 
 def status(client: redis.Redis, job_id: str) -> str | None:

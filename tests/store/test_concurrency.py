@@ -72,6 +72,7 @@ class Client:
             if self._random.random() < 0.3:
                 self._zombies.append((name, claimed))
                 self.deaths += 1
+                self._report(name, claimed)
                 return
             beat(self._redis, claimed, worker=name)
             self._end(name, claimed)
@@ -79,6 +80,13 @@ class Client:
             self._let_time_pass()
             recover(self._redis, worker=name, interruptions=UNLIMITED, limit=self._random.choice([2, 100]))
         transitions.depart(self._redis, name, 'token', [QUEUE])
+
+    def _report(self, name: str, claimed: list[Claimed]) -> None:
+        """Some of the dead have a supervisor, which may die itself before it has given everything back."""
+        if claimed and self._random.random() < 0.5:
+            culprit = self._random.choice(claimed).execution_id
+            transitions.report_death(self._redis, name, culprit=culprit, verdict='suspect', cause='chance')
+            recover(self._redis, worker='', lost_worker=name, interruptions=UNLIMITED, limit=2)
 
     def _claim(self, name: str) -> list[Claimed]:
         """A claim whose first reply may be lost."""

@@ -22,6 +22,7 @@ from tests.store.situations import (
     claim,
     end_lease,
     enqueue,
+    extend,
     failed,
     finished,
     join,
@@ -101,6 +102,22 @@ def _recover(client: redis.Redis) -> None:
         assert recover(client) == [('a', 'queued')]
 
 
+def _recover_for_adoption(client: redis.Redis) -> None:
+    join(client, on_lost='fail')
+    start(client, 'a')
+    end_lease(client)
+    with full(client):
+        assert recover(client) == [('a', 'adopted')]
+
+
+def _recover_after_a_report(client: redis.Redis) -> None:
+    join(client)
+    start(client, 'a')
+    with full(client):
+        assert transitions.report_death(client, WORKER, culprit='x', verdict='suspect', cause='SIGKILL') is True
+        assert recover(client, worker='') == [('a', 'queued')]
+
+
 def _cancel(client: redis.Redis) -> None:
     enqueue(client, 'a')
     with full(client):
@@ -130,6 +147,8 @@ def _promote_scheduled(client: redis.Redis) -> None:
         (_retry, 'queue'),
         (_release, 'queue'),
         (_recover, 'queue'),
+        (_recover_for_adoption, 'started'),
+        (_recover_after_a_report, 'queue'),
         (_cancel, 'canceled'),
         (_requeue, 'queue'),
         (_promote_scheduled, 'queue'),
@@ -157,7 +176,7 @@ def test_a_worker_keeps_its_lease(connection: redis.Redis) -> None:
     with full(connection):
         assert beat(connection, claimed) == ('ok', [])
         assert recover(connection) == []
-        assert transitions.extend(connection, WORKER, lease_ms=20_000) is True
+        assert extend(connection) is True
         assert join(connection, 'another') == 'ok'
         transitions.depart(connection, 'another', 'token', [QUEUE])
 

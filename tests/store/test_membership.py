@@ -14,6 +14,7 @@ from tests.store.situations import (
     claim,
     end_lease,
     enqueue,
+    extend,
     join,
     listed,
     places,
@@ -156,12 +157,54 @@ def test_a_superseded_worker_extends_nothing(connection: redis.Redis) -> None:
     assert beat(connection) == ('superseded', [])
 
 
-def test_extending_a_lease_and_nothing_else(connection: redis.Redis) -> None:
-    assert transitions.extend(connection, WORKER, lease_ms=1000) is False
-    assert not connection.exists(keys.leases())
-    join(connection, lease_ms=100)
-    assert transitions.extend(connection, WORKER, lease_ms=9000) is True
+# ---- extend ----
+
+
+def test_a_supervisor_keeps_everything_of_a_worker_that_hangs(connection: redis.Redis) -> None:
+    join(connection, worker_ttl=10, lease_ms=100)
+    claimed = start(connection, 'a', 'b')
+    composites = [f'{item.job_id}:{item.execution_id}' for item in claimed]
+    connection.zadd(keys.registry('started', QUEUE), dict.fromkeys(composites, 5))
+    connection.hset(keys.worker(WORKER), 'last_heartbeat', 'old')
+    lasting = [keys.worker_executions(WORKER), keys.executions('b'), *map(keys.execution, composites)]
+    for key in lasting:
+        connection.expire(key, 9)
+    assert extend(connection, lease_ms=9000) is True
     assert 8000 < lease_left(connection) <= 9000
+    assert connection.ttl(keys.worker(WORKER)) > 470
+    assert connection.hget(keys.worker(WORKER), 'last_heartbeat') not in (b'old', None)
+    seconds = connection.time()[0]
+    assert all(abs(score - seconds - LIFETIME) < 3 for score in listed(connection, 'started').values())
+    assert all(connection.ttl(key) >= LIFETIME - 3 for key in lasting)
+    (expiry,) = connection.zmscore(keys.executions('b'), [claimed[1].execution_id])
+    assert expiry is not None and expiry > seconds + LIFETIME
+
+
+def test_a_worker_without_a_lease_is_not_kept(connection: redis.Redis) -> None:
+    join(connection)
+    start(connection, 'a')
+    connection.zrem(keys.leases(), WORKER)
+    before = snapshot(connection)
+    assert extend(connection) is False
+    assert snapshot(connection) == before
+
+
+def test_keeping_a_worker_brings_nothing_back(connection: redis.Redis) -> None:
+    """Neither its own record nor what was taken from it meanwhile."""
+    join(connection)
+    (claimed,) = start(connection, 'a')
+    connection.delete(keys.worker(WORKER), keys.execution(f'a:{claimed.execution_id}'), keys.executions('a'))
+    transitions.cancel(connection, 'a')
+    assert extend(connection) is True
+    assert places(connection, 'a') == ['canceled']
+    assert not connection.exists(keys.worker(WORKER), keys.execution(f'a:{claimed.execution_id}'), keys.executions('a'))
+
+
+def test_a_damaged_job_does_not_keep_the_others_from_being_kept(connection: redis.Redis) -> None:
+    join(connection)
+    start(connection, 'a', 'b')
+    connection.set(keys.job('a'), 'damaged')
+    assert extend(connection) is True
 
 
 # ---- depart ----

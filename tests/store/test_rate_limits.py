@@ -50,6 +50,29 @@ def test_holds_back_what_is_over_the_limit(connection: redis.Redis) -> None:
     assert connection.hexists(keys.job('a'), 'enqueued_at') and not connection.hexists(keys.job('c'), 'enqueued_at')
 
 
+@pytest.mark.parametrize('in_one_call', [True, False])
+def test_who_waits_is_let_through_in_order(connection: redis.Redis, in_one_call: bool) -> None:
+    """Also within one second, and whatever the ids."""
+    ids = [f'{n * 7 % 30:02}' for n in range(30)]
+    if in_one_call:
+        limited(connection, *ids)
+    else:
+        for job_id in ids:
+            limited(connection, job_id)
+    assert slots(connection)[1] == [job_id.encode() for job_id in ids[1:]]
+    for job_id in ids:
+        claimed = run(connection)
+        assert claimed.job_id == job_id
+        end_by_finish(connection, claimed)
+
+
+def test_nobody_overtakes_who_waits_by_a_clock_that_is_ahead(connection: redis.Redis) -> None:
+    limited(connection, 'runs', 'z')
+    connection.zadd(keys.rate_limited(KEY), {'z': FAR_FUTURE})
+    limited(connection, 'b')
+    assert slots(connection)[1] == [b'z', b'b']
+
+
 def test_a_repeat_holds_nothing_twice(connection: redis.Redis) -> None:
     from tests.store.situations import submission
 

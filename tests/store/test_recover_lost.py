@@ -7,18 +7,19 @@ import json
 import pytest
 import redis
 
+from greenq.results import decode_exc_string
 from greenq.store import keys, queries, transitions
 from greenq.store.states import JobStatus
 from tests.store.situations import (
     QUEUE,
     WORKER,
     beat,
-    bring_into,
     claim,
     end_lease,
     enqueue,
     failed,
     finished,
+    held,
     join,
     listed,
     places,
@@ -65,7 +66,8 @@ def test_jobs_of_a_dead_worker_return_to_the_front_in_order(connection: redis.Re
     assert waiting(connection) == [*ids, 'waiting']
     assert status(connection, 'job0') == 'queued'
     assert connection.hmget(keys.job('job0'), 'worker_name', 'started_at') == [b'', b'']
-    assert [note['worker'] for note in interruptions(connection, 'job0')] == [WORKER]
+    (note,) = interruptions(connection, 'job0')
+    assert (note['worker'], note['cause']) == (WORKER, 'its worker was lost') and 'innocent' not in note
 
 
 def test_nothing_is_left_of_a_dead_worker(connection: redis.Redis) -> None:
@@ -88,15 +90,16 @@ def test_what_was_parked_returns_behind_what_was_held(connection: redis.Redis) -
     assert interruptions(connection, 'parked1') == []
 
 
-def test_one_worker_is_recovered_although_its_lease_runs(connection: redis.Redis) -> None:
-    for worker in ('dead', 'alive'):
+def test_one_worker_may_be_recovered_alone(connection: redis.Redis) -> None:
+    for worker in ('dead', 'dead too', 'alive'):
         join(connection, worker)
-        start(connection, f'job-of-{worker}', worker=worker)
-    recovered = transitions.recover_lost(
-        connection, 'rescuer', interruption_limit=3, poison_reason=b'', lost_worker='dead'
-    )
-    assert [(item.job_id, item.queue, item.status) for item in recovered] == [('job-of-dead', QUEUE, 'queued')]
-    assert status(connection, 'job-of-alive') == 'started'
+        start(connection, f'job-of-{worker[:4]}{len(worker)}', worker=worker)
+    for worker in ('dead', 'dead too'):
+        end_lease(connection, worker)
+    assert recover(connection, lost_worker='dead') == [('job-of-dead4', 'queued')]
+    assert recover(connection, lost_worker='dead') == []
+    assert recover(connection, lost_worker='alive') == []
+    assert status(connection, 'job-of-dead8') == status(connection, 'job-of-aliv5') == 'started'
 
 
 def test_nobody_recovers_itself(connection: redis.Redis) -> None:
@@ -133,8 +136,51 @@ def test_the_third_interruption_in_a_row_is_poison(connection: redis.Redis) -> N
     assert status(connection, 'a') == 'failed'
     assert [note['worker'] for note in interruptions(connection, 'a')] == ['w1', 'w2', 'w3']
     (result,) = results(connection, 'a')
-    assert result['type'] == '2' and result['exc_string'] == 'poison' and result['worker_name'] == 'w3'
+    assert result['type'] == '2' and result['worker_name'] == 'w3'
+    reason = decode_exc_string(result['exc_string'])
+    assert 'PoisonJobError: interrupted 3 times in a row' in reason and '(3x its worker was lost)' in reason
     assert connection.ttl(keys.job('a')) > 3_000_000
+
+
+@pytest.mark.parametrize('cause', ['', 'a', 'ab', 'abc', 'größer {count} %1 \\ "x"', 'x' * 10_000])
+def test_the_reason_of_poison_names_the_cause(connection: redis.Redis, cause: str) -> None:
+    """Also where base64 pads, and however long the text is."""
+    (claimed,) = start(connection, 'a')
+    transitions.release(connection, WORKER, [claimed[:3]], interruption_limit=1, cause=cause)
+    (result,) = results(connection, 'a')
+    assert f'(1x {cause[:300]}).' in decode_exc_string(result['exc_string'])
+
+
+def test_a_job_that_rq_requeued_after_it_was_poison_starts_anew(connection: redis.Redis) -> None:
+    """RQ does not know of the notes, so it leaves them."""
+    enqueue(connection, 'a')
+    for _ in range(2):
+        lives = [release(connection, *claim(connection)) for _ in range(3)]
+        assert lives == [['queued'], ['queued'], ['failed']]
+        assert len(interruptions(connection, 'a')) == 3
+        connection.zrem(keys.registry('failed', QUEUE), 'a')
+        connection.hset(keys.job('a'), 'status', 'queued')
+        connection.rpush(keys.queue(QUEUE), 'a')
+
+
+@pytest.mark.parametrize('notes', ['no json', '7', '[1, "x"]', '{"at": "x"}', ''])
+def test_notes_that_cannot_be_read_do_not_keep_a_job_from_being_recovered(connection: redis.Redis, notes: str) -> None:
+    join(connection)
+    start(connection, 'a', more={'greenq_interruptions': notes})
+    end_lease(connection)
+    assert recover(connection) == [('a', 'queued')]
+    assert len(interruptions(connection, 'a')) == 1
+
+
+def test_a_key_that_is_no_job_does_not_keep_others_from_being_recovered(connection: redis.Redis) -> None:
+    join(connection)
+    start(connection, 'a', 'b', 'c')
+    connection.delete(keys.job('a'))
+    connection.set(keys.job('a'), 'damaged')
+    connection.delete(keys.job('c'))
+    end_lease(connection)
+    assert recover(connection) == [('b', 'queued')]
+    assert not connection.exists(keys.leases(), keys.held(WORKER))
 
 
 @pytest.mark.parametrize(('failure_ttl', 'score', 'expires'), [(-1, -1, False), (0, None, True), (100, None, True)])
@@ -165,8 +211,10 @@ def test_what_is_to_fail_is_adopted(connection: redis.Redis) -> None:
     (claimed,) = start(connection, 'a')
     end_lease(connection)
     assert recover(connection) == [('a', 'adopted')]
-    assert queries.held_executions(connection, 'rescuer') == [('a', claimed.execution_id, QUEUE)]
+    assert held(connection, 'rescuer') == ['a']
+    assert queries.adopted_executions(connection, 'rescuer') == [('a', claimed.execution_id, QUEUE)]
     assert places(connection, 'a') == ['started'] and not connection.exists(keys.held(WORKER), keys.member(WORKER))
+    assert recover(connection) == []
     assert transitions.fail(connection, 'rescuer', [failed(claimed)]) == [True]
     assert places(connection, 'a') == ['failed'] and not connection.exists(keys.held('rescuer'))
 
@@ -189,6 +237,66 @@ def test_the_job_decides_before_the_worker(connection: redis.Redis, of_worker: s
     start(connection, 'a', more={'greenq_on_lost': of_job})
     end_lease(connection)
     assert recover(connection) == [('a', expected)]
+
+
+@pytest.mark.parametrize(
+    ('rules', 'expected'),
+    [
+        ({None: 'fail', 'mail': 'requeue'}, {'default': 'adopted', 'mail': 'queued'}),
+        ({None: 'requeue', 'mail': 'fail'}, {'default': 'queued', 'mail': 'adopted'}),
+        ({'mail': 'fail'}, {'default': 'queued', 'mail': 'adopted'}),
+    ],
+)
+def test_a_worker_may_have_a_rule_for_each_queue(
+    connection: redis.Redis, rules: dict[str | None, str], expected: dict[str, str]
+) -> None:
+    join(connection, on_lost={None: 'fail', 'forgotten': 'fail', 'mail': 'fail', 'default': 'fail'})
+    join(connection, on_lost=rules)
+    for queue in ('default', 'mail'):
+        start(connection, f'to-{queue}', queue=queue)
+    start(connection, 'own-rule', queue='mail', more={'greenq_on_lost': 'requeue'})
+    end_lease(connection)
+    assert dict(recover(connection)) == {
+        **{f'to-{queue}': status for queue, status in expected.items()},
+        'own-rule': 'queued',
+    }
+
+
+# ---- supervisors, which adopt nothing ----
+
+
+def test_a_supervisor_leaves_what_is_to_fail_to_the_next_worker(connection: redis.Redis) -> None:
+    join(connection)
+    start(connection, *(f'fails{n}' for n in range(5)), more={'greenq_on_lost': 'fail'})
+    start(connection, *(f'runs{n}' for n in range(5)))
+    end_lease(connection)
+    recovered: list[tuple[str, str]] = []
+    while chunk := recover(connection, worker='', limit=2):
+        recovered += chunk
+    assert sorted(recovered) == [(f'runs{n}', 'queued') for n in range(5)]
+    assert held(connection, WORKER) == [f'fails{n}' for n in range(5)]
+    assert {status for _, status in recover(connection)} == {'adopted'}
+    assert len(held(connection, 'rescuer')) == 5
+    assert connection.zscore(keys.leases(), WORKER) is None
+
+
+# ---- a successor of the same name ----
+
+
+def test_a_successor_recovers_what_its_namesake_left(connection: redis.Redis) -> None:
+    join(connection)
+    start(connection, 'a', 'b')
+    start(connection, 'c', more={'greenq_on_lost': 'fail'})
+    end_lease(connection)
+    join(connection, token='next')
+    assert sorted(recover(connection, worker=WORKER, lost_worker=WORKER)) == [
+        ('a', 'queued'),
+        ('b', 'queued'),
+        ('c', 'adopted'),
+    ]
+    assert held(connection, WORKER) == ['c']
+    assert connection.hget(keys.member(WORKER), 'token') == b'next'
+    assert connection.zscore(keys.leases(), WORKER) is not None
 
 
 # ---- release ----
@@ -255,10 +363,14 @@ def test_a_job_scheduled_again_while_it_ran_stays_scheduled(connection: redis.Re
     assert places(connection, 'a') == ['scheduled']
 
 
-def test_held_executions(connection: redis.Redis) -> None:
-    assert queries.held_executions(connection, WORKER) == []
-    claimed = start(connection, 'a', 'b')
-    assert sorted(queries.held_executions(connection, WORKER)) == sorted(item[:3] for item in claimed)
-    bring_into(connection, 'c', JobStatus.QUEUED)
-    connection.delete(keys.job('a'))
-    assert ('a', claimed[0].execution_id, '') in queries.held_executions(connection, WORKER)
+def test_what_a_worker_holds_that_another_one_began(connection: redis.Redis) -> None:
+    assert queries.adopted_executions(connection, 'rescuer') == []
+    join(connection, on_lost='fail')
+    start(connection, 'a', 'b')
+    own = start(connection, 'own', worker='rescuer')
+    end_lease(connection)
+    recover(connection)
+    connection.delete(keys.job('b'))
+    adopted = queries.adopted_executions(connection, 'rescuer')
+    assert sorted((job_id, queue) for job_id, _, queue in adopted) == [('a', QUEUE), ('b', '')]
+    assert held(connection, 'rescuer') == ['a', 'b', own[0].job_id]

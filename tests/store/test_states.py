@@ -17,10 +17,12 @@ from tests.store.situations import (
     WORKER,
     bring_into,
     claim,
+    end_lease,
     enqueue,
     failed,
     finished,
     places,
+    recover,
     release,
     retried,
     snapshot,
@@ -57,6 +59,12 @@ def _promote_ready(client: redis.Redis, claimed: Claimed) -> Any:
     return transitions.promote_ready(client, QUEUE, [claimed.job_id])
 
 
+def _recover_lost(client: redis.Redis, claimed: Claimed) -> Any:
+    client.sadd(keys.held(WORKER), f'{claimed.job_id}:{claimed.execution_id}')
+    end_lease(client)
+    return recover(client)
+
+
 CALLS: dict[str, Callable[[redis.Redis, Claimed], Any]] = {
     'enqueue': lambda client, claimed: enqueue(client, claimed.job_id),
     'schedule': _schedule,
@@ -65,6 +73,7 @@ CALLS: dict[str, Callable[[redis.Redis, Claimed], Any]] = {
     'fail': lambda client, claimed: transitions.fail(client, WORKER, [failed(claimed)]),
     'retry': lambda client, claimed: transitions.retry(client, WORKER, [retried(claimed)]),
     'release': lambda client, claimed: release(client, claimed),
+    'recover_lost': _recover_lost,
     'cancel': lambda client, claimed: transitions.cancel(client, claimed.job_id),
     'requeue': _requeue,
     'promote_scheduled': _promote_scheduled,
@@ -82,6 +91,7 @@ def test_every_transition_of_the_table_is_tried() -> None:
         'fail',
         'retry',
         'release',
+        'recover_lost',
         'cancel',
         'promote_scheduled',
     }
@@ -103,7 +113,7 @@ def test_an_illegal_transition_changes_nothing(connection: redis.Redis, name: st
     assert snapshot(connection) == before
 
 
-@pytest.mark.parametrize('name', ['finish', 'fail', 'retry', 'release'])
+@pytest.mark.parametrize('name', ['finish', 'fail', 'retry', 'release', 'recover_lost'])
 def test_ending_an_execution_leaves_the_job_in_one_place(connection: redis.Redis, name: str) -> None:
     claimed = bring_into(connection, 'job', JobStatus.STARTED)
     CALLS[name](connection, claimed)

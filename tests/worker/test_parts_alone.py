@@ -18,10 +18,10 @@ from greenq.job import Job
 from greenq.results import Result, decode_exc_string
 from greenq.utils import now
 from greenq.worker import outcomes, signal_name
-from greenq.worker.gevent_worker import AHEAD_SECONDS, _Turnover
 from greenq.worker.in_flight import InFlight
 from greenq.worker.reconnect import Backoff
 from greenq.worker.signals import SignalHandlers, WakePipe
+from greenq.worker.turnover import AHEAD_SECONDS, Turnover
 from tests.helpers import wait_until
 from tests.worker.jobs import SpeechlessError, add
 
@@ -105,8 +105,8 @@ def test_in_flight() -> None:
 
 def test_turnover_is_claimed_ahead_until_it_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr('greenq.worker.gevent_worker.time.monotonic', lambda: clock[0])
-    turnover = _Turnover()
+    monkeypatch.setattr('greenq.worker.turnover.time.monotonic', lambda: clock[0])
+    turnover = Turnover()
     ended = 0
     for _ in range(50):
         clock[0] += 0.01
@@ -203,7 +203,3 @@ def test_a_damaged_job_needs_nothing_but_its_id(execution: Execution) -> None:
     outcome = outcomes.damaged(execution, 'why')
     assert outcome[:4] == ('job', 'execution', 'other', 'failed')
     assert decode_exc_string(outcome.exc_string) == 'why'
-
-
-def test_the_reason_of_poison() -> None:
-    assert 'interrupted 3 times' in decode_exc_string(outcomes.poison_reason(3))

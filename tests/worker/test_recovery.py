@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import ConnectionError
 
 from greenq import Callback, Queue, Retry
 from greenq.defaults import LEASE_SECONDS, REAP_SECONDS
 from greenq.job import Job, JobStatus
 from greenq.store import keys, transitions
 from greenq.store.transitions import Recovered
-from greenq.worker.maintenance import Maintenance
+from greenq.worker import SimpleWorker
+from greenq.worker.maintenance import Maintenance, recover_lost
 from tests.helpers import wait_until
 from tests.worker import jobs
 from tests.worker.runner import Runner, Runners
@@ -91,6 +93,63 @@ def test_what_a_worker_asked_to_have_failed_is_adopted_by_one(connection: redis.
     assert sorted(item.job_id for item in adopted) == sorted(job.id for job in held)
 
 
+class _Unreliable(redis.Redis):
+    """Loses the reply of the next call of a script."""
+
+    loses_reply = True
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        reply = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if self.loses_reply and args[0] in ('EVAL', 'EVALSHA'):
+            self.loses_reply = False
+            raise ConnectionError('the reply is lost')
+        return reply
+
+
+def test_what_was_adopted_by_a_call_whose_reply_was_lost_is_not_forgotten(
+    connection: redis.Redis, server_url: str
+) -> None:
+    held = _hold(connection, 3, on_lost='fail')
+    _end_lease(connection)
+    adopted: list[str] = []
+    with _Unreliable.from_url(server_url) as client:
+        reaper = Maintenance(client, 'me', lambda item: adopted.append(item.job_id), lambda: None, {f'{0:032x}': None})
+        with pytest.raises(ConnectionError):
+            reaper.recover_lost()
+        assert adopted == []
+        reaper.recover_lost()
+        reaper.recover_lost()
+    assert sorted(adopted) == sorted(job.id for job in held[1:]), 'all but the one that the worker knows to run'
+
+
+def test_what_cannot_be_settled_now_is_settled_later(connection: redis.Redis) -> None:
+    held = _hold(connection, 3, on_lost='fail')
+    _end_lease(connection)
+    tried: list[str] = []
+
+    def settle(item: Recovered) -> None:
+        tried.append(item.job_id)
+        if len(tried) in (2, 3):
+            raise ConnectionError('Redis is away')
+
+    reaper = _reaper(connection, 'me', settle)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            reaper.tick()
+    reaper.tick()
+    reaper.tick()
+    assert len(tried) == 5 and tried[1] == tried[2] == tried[3]
+    assert set(tried) == {job.id for job in held}
+
+
+def test_a_successor_adopts_any_number(connection: redis.Redis) -> None:
+    held = _hold(connection, 250, on_lost='fail')
+    adopted: list[str] = []
+    reaper = _reaper(connection, 'dead', lambda item: adopted.append(item.job_id))
+    reaper.recover_predecessor()
+    assert sorted(adopted) == sorted(job.id for job in held)
+
+
 def test_what_was_parked_returns_to_the_front(connection: redis.Redis) -> None:
     _hold(connection, 1)
     queue = Queue(connection=connection)
@@ -119,6 +178,152 @@ def test_the_third_interruption_in_a_row_is_poison(runners: Runners, connection:
     assert job.id in queue.failed_job_registry
     job.refresh()
     assert job.retries_left == 5
+
+
+# ---- what a supervisor reports of a dead child ----
+
+CRASHED = 'its worker was killed by SIGSEGV'
+
+
+def _die(connection: redis.Redis, verdict: str, culprit: int = 0) -> None:
+    """A supervisor does what it does for a dead child; `culprit` is the number of an execution that `_hold` made."""
+    transitions.report_death(connection, 'dead', culprit=f'{culprit:032x}', verdict=verdict, cause=CRASHED)
+    recover_lost(connection, '', lost_worker='dead')
+
+
+def test_a_supervisor_gives_back_a_dead_childs_jobs_at_once(connection: redis.Redis) -> None:
+    held = _hold(connection, 250)
+    _die(connection, 'suspect')
+    culprit, *innocent = held
+    queue = Queue(connection=connection)
+    assert len(queue.job_ids) == 250 and queue.job_ids[-1] == culprit.id
+    for job in held:
+        job.refresh()
+    assert [item.is_innocent for item in culprit.interruptions] == [False]
+    assert {item.is_innocent for job in innocent for item in job.interruptions} == {True}
+    assert not connection.exists(keys.held('dead'), keys.leases())
+
+
+def test_an_overdue_job_fails_by_its_deadline(runners: Runners, connection: Any) -> None:
+    overdue, innocent = _hold(connection, 2)
+    connection.hset(overdue.key, 'failure_callback_name', 'tests.worker.jobs.on_failure')
+    _die(connection, 'overdue')
+    assert overdue.get_status() == JobStatus.STARTED and innocent.get_status() == JobStatus.QUEUED
+
+    runners('simple').run()
+
+    assert overdue.get_status() == JobStatus.FAILED and innocent.get_status() == JobStatus.FINISHED
+    reason = f'Task exceeded maximum timeout value (180 seconds): {CRASHED}'
+    assert jobs.noted(connection) == [f'failure {overdue.id} JobTimeoutException {reason}']
+    assert 'due to JobTimeoutException, at ' in (text := _reason(overdue)) and text.endswith(reason)
+
+
+def test_an_overdue_job_is_retried_if_it_may(runners: Runners, connection: Any) -> None:
+    (overdue,) = _hold(connection, 1)
+    connection.hset(overdue.key, 'retries_left', 1)
+    _die(connection, 'overdue')
+
+    runners('simple').run()
+
+    overdue.refresh()
+    assert (overdue.get_status(), overdue.retries_left) == (JobStatus.FINISHED, 0)
+
+
+def test_a_lost_job_that_is_to_fail_names_the_cause(runners: Runners, connection: Any) -> None:
+    (job,) = _hold(connection, 1, on_lost='fail')
+    _die(connection, 'suspect')
+    assert job.get_status() == JobStatus.STARTED
+    runners('fork').run()
+    assert job.get_status() == JobStatus.FAILED
+    assert _reason(job).endswith(f'Job {job.id} was cut off: {CRASHED}')
+
+
+@pytest.mark.parametrize('damage', ['callback', 'data', 'timeout'])
+def test_an_adopted_job_is_failed_whatever_is_wrong_with_it(runners: Runners, connection: Any, damage: str) -> None:
+    (job,) = _hold(connection, 1)
+    if damage == 'callback':
+        connection.hset(job.key, 'failure_callback_name', 'no.such.function')
+    elif damage == 'data':
+        connection.hdel(job.key, 'data')
+    else:
+        connection.hset(job.key, 'timeout', 'soon')
+    _die(connection, 'overdue')
+
+    runners('simple').run()
+
+    assert connection.hget(job.key, 'status') == b'failed'
+    assert job.id in Queue(connection=connection).failed_job_registry
+    assert not connection.zcard(keys.registry('started', 'default'))
+
+
+def test_a_successor_of_the_same_name_goes_by_the_report(runners: Runners, connection: Any) -> None:
+    overdue, innocent = _hold(connection, 2)
+    transitions.report_death(connection, 'dead', culprit=f'{0:032x}', verdict='overdue', cause=CRASHED)
+    runners('gevent').run(name='dead')
+    assert overdue.get_status() == JobStatus.FAILED and innocent.get_status() == JobStatus.FINISHED
+
+
+def _reason(job: Job) -> str:
+    result = job.latest_result()
+    assert result is not None
+    return str(result.exc_string)
+
+
+# ---- rules: by job, by queue, by worker ----
+
+
+def test_a_worker_has_a_rule_for_each_queue(runners: Runners, connection: redis.Redis) -> None:
+    victim = runners.new('gevent')
+    victim.begin(['default', 'mail'], on_lost={'mail': 'fail'})
+    default, mail = Queue(connection=connection), Queue('mail', connection=connection)
+    returned, lost = default.enqueue(jobs.wait_at_gate), mail.enqueue(jobs.wait_at_gate)
+    spared = mail.enqueue(jobs.wait_at_gate, on_lost='requeue')
+    jobs.wait_for_notes(connection, 3)
+    _kill(victim, connection)
+
+    jobs.open_gate(connection, 2)
+    runners('simple').run(['default', 'mail'])
+
+    assert returned.get_status() == spared.get_status() == JobStatus.FINISHED
+    assert lost.get_status() == JobStatus.FAILED
+
+
+def test_rules_are_checked_and_completed_by_the_class(connection: redis.Redis) -> None:
+    assert SimpleWorker('default', connection=connection).on_lost == 'fail'
+    assert SimpleWorker('default', connection=connection, on_lost='requeue').on_lost == 'requeue'
+    worker = SimpleWorker('default', connection=connection, on_lost={'mail': 'requeue'})
+    assert worker.on_lost == {None: 'fail', 'mail': 'requeue'}
+    wrong: Any
+    for wrong in ('drop', {'mail': 'drop'}):
+        with pytest.raises(ValueError, match=r"on_lost 'drop' is not allowed\. Use `requeue` or `fail`"):
+            SimpleWorker('default', connection=connection, on_lost=wrong)
+
+
+def test_what_is_to_fail_when_its_worker_is_lost_fails_by_a_shutdown_too(
+    runners: Runners, connection: redis.Redis
+) -> None:
+    queue = Queue(connection=connection)
+    runner = runners('gevent')
+    runner.begin(grace=0.1)
+    failing = queue.enqueue(jobs.noted_nap, 60, on_lost='fail', on_failure=Callback(jobs.on_failure))
+    retried = queue.enqueue(jobs.noted_nap, 60, on_lost='fail', retry=Retry(max=1))
+    returned = queue.enqueue(jobs.noted_nap, 60)
+    jobs.wait_for_notes(connection, 3)
+    runner.signal()
+    assert runner.end().error is None
+
+    assert failing.get_status() == JobStatus.FAILED
+    assert _reason(failing).endswith('was cut off: interrupted by the shutdown of its worker')
+    assert [note for note in jobs.noted(connection) if note.startswith('failure')]
+    retried.refresh()
+    assert (retried.get_status(), retried.retries_left, retried.interruptions) == (JobStatus.QUEUED, 0, [])
+    returned.refresh()
+    assert [(item.cause, item.is_innocent) for item in returned.interruptions] == [('shutdown', False)]
+    assert queue.job_ids == [returned.id, retried.id]
+    assert not connection.exists(keys.held(runner.worker_name))
+
+
+# ---- the killed ----
 
 
 def test_a_killed_worker(runners: Runners, connection: redis.Redis) -> None:

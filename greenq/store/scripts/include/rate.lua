@@ -18,12 +18,19 @@ local function fill_slots(key, concurrency, now, iso)
   return promoted
 end
 
+-- The place of a job that comes last: after all who wait, though many may come within a second. RQ's jobs have whole
+-- seconds, so these have as little more as possible.
+local function last_place(key, now)
+  local last = redis.call('ZRANGE', rate_limited_key(key), -1, -1, 'WITHSCORES')
+  return math.max(now, (tonumber(last[2]) or 0) + 0.000001)
+end
+
 -- Puts a job behind its rate limit and fills what is free; the job's hash must be written already.
 local function hold_back(id, key, concurrency, now, iso)
   redis.call('HSET', job_key(id), 'status', 'rate_limited')
   redis.call('SADD', rate_limits_key(), key)
   redis.call('HSET', rate_limit_key(key), 'concurrency', concurrency)
-  redis.call('ZADD', rate_limited_key(key), now, id)
+  redis.call('ZADD', rate_limited_key(key), last_place(key, now), id)
   for _, promoted in ipairs(fill_slots(key, concurrency, now, iso)) do
     if promoted == id then return 'queued' end
   end
