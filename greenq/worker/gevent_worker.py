@@ -1,57 +1,52 @@
 """The worker that runs a thousand jobs at once in one process: each slot is a greenlet.
 
-Only this file and `deadlines`, `coroutines` and the bootstrap know gevent.
+Only this file, `watched`, the parts of both and the bootstrap know gevent.
 """
 
-import contextvars
-import gc
-import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import cached_property, partial
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
-from gevent.monkey import is_module_patched
+from gevent.pool import Group
 from greenlet import getcurrent, greenlet
 from redis.exceptions import RedisError
 
 from greenq.callbacks import execute_stopped_callback
 from greenq.connections import worker_connection
 from greenq.defaults import CLAIM_MAX_BATCH, DEFAULT_CONCURRENCY, DEFAULT_GRACE_SECONDS
-from greenq.exceptions import NotPatchedError, StopRequested
+from greenq.exceptions import StopRequested
 from greenq.executions import Execution
 from greenq.job import Job, JobStatus, current_job_finders
 from greenq.queue import Queue
 from greenq.store import transitions
-from greenq.store.transitions import Claimed
+from greenq.store.transitions import Claimed, Recovered
 from greenq.utils import now
 from greenq.worker.attempts import Interrupted
-from greenq.worker.base import BaseWorker
 from greenq.worker.coroutines import CoroutineLoop
 from greenq.worker.deadlines import GeventDeathPenalty
 from greenq.worker.finisher import Finisher
 from greenq.worker.in_flight import triple
 from greenq.worker.outcomes import Outcome
+from greenq.worker.patched import prepare_process
 from greenq.worker.reconnect import Backoff
+from greenq.worker.record import WorkerStatus
+from greenq.worker.slots import Ready, Slots
+from greenq.worker.switches import Switches
+from greenq.worker.turnover import Turnover
+from greenq.worker.watched import WatchedWorker
 from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 
 #: Connections that all jobs share for what they do with greenq themselves (meta, enqueueing...).
 JOB_CONNECTIONS = 20
-#: Jobs are claimed ahead of free slots by what the measured turnover frees within this time (s).
-AHEAD_SECONDS = 0.02
 #: What was claimed ahead and could not start within this time (s) goes back.
 PUT_BACK_SECONDS = 0.05
 #: A claim for few free slots waits this long (s) for more to become free, so that claims stay batches under load.
 GATHER_SECONDS = 0.002
-#: A slot whose jobs never wait lets the others have a turn after this long (s).
-TURN_SECONDS = 0.002
-#: The hub looks for replies at least this often (s) while many greenlets are to be resumed.
-IO_SECONDS = 0.001
 #: Interrupted jobs have this long (s) to unwind before the worker leaves.
 UNWIND_SECONDS = 1.0
 
@@ -61,7 +56,11 @@ _JOB_LOCAL = 'greenq job'
 
 def _job_of_greenlet() -> Job | None:
     """The job whose greenlet, or whose greenlet's greenlet, is running."""
-    tree_locals = getattr(getcurrent(), 'spawn_tree_locals', None)
+    return _job_of(getcurrent())
+
+
+def _job_of(target: greenlet) -> Job | None:
+    tree_locals = getattr(target, 'spawn_tree_locals', None)
     return tree_locals.get(_JOB_LOCAL) if tree_locals else None
 
 
@@ -72,15 +71,7 @@ class Stopped(Interrupted):
     """Raised into a job that was stopped on request."""
 
 
-class _Ready(NamedTuple):
-    """A claimed job that waits for a slot."""
-
-    claimed: Claimed
-    execution: Execution
-    since: float
-
-
-class GeventWorker(BaseWorker):
+class GeventWorker(WatchedWorker):
     """Runs up to `concurrency` jobs at once; on shutdown running jobs have `grace` seconds before they are
     interrupted, and go back to the front of their queue."""
 
@@ -107,16 +98,13 @@ class GeventWorker(BaseWorker):
         self._largest_claim = min(max(CLAIM_MAX_BATCH // 2, concurrency // 2), CLAIM_MAX_BATCH)
         self._reset_slots()
 
-    def _reset_slots(self) -> None:
-        self._ready: deque[_Ready] = deque()
-        self._idle: list[greenlet] = []
-        self._slots: set[greenlet] = set()
-        self._running: dict[str, greenlet] = {}
-        self._started_count = 0
-        self._ended_count = 0
-        self._turnover = _Turnover()
-        self._slot_freed = Event()
+    def _reset_slots(self, switches: Switches | None = None) -> None:
+        self._slots = Slots(self.concurrency, self._execute_claimed, switches)
+        self._turnover = Turnover()
+        #: Greenlets that settle what became of jobs whose slot has gone on.
+        self._aside = Group()
         self._outcome_waits = Event()
+        self._background: list[Any] = []
         self._is_leaving = False
         self._stopped_executions: set[str] = set()
         self._unreturned: list[tuple[str, str, str]] = []
@@ -141,11 +129,10 @@ class GeventWorker(BaseWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """As for every worker; refuses to start in a process that is not patched."""
-        _refuse_unpatched_process()
-        self._reset_slots()
-        _calm_garbage_collector()
-        gevent.setswitchinterval(min(gevent.getswitchinterval(), IO_SECONDS))
+        prepare_process()
+        self._reset_slots(self._take_pulse())
         super().bootstrap(*args, **kwargs)
+        self._start_watch()
         self._background = [gevent.spawn(self._commit_forever), gevent.spawn(self._look_after_forever)]
 
     def teardown(self) -> None:
@@ -163,37 +150,45 @@ class GeventWorker(BaseWorker):
         look_after.kill()
         super().teardown()
         commit.kill()
+        self._stop_watch()
         self._coroutines.close()
 
     def _drain(self) -> None:
-        give_up_at = time.monotonic() + self.grace
-        while self._running and not self._force_stop_requested and time.monotonic() < give_up_at:
-            self._slot_freed.clear()
-            self._slot_freed.wait(min(1.0, max(give_up_at - time.monotonic(), 0)))
-        if self._running:
-            self.log.warning('Worker %s: interrupting %d job(s)', self.name, len(self._running))
-            for target in list(self._running.values()):
+        slots = self._slots
+        give_up_at = min(time.monotonic() + self.grace, self._leaves_at)
+        while slots.running and not self._force_stop_requested and time.monotonic() < give_up_at:
+            slots.freed.clear()
+            slots.freed.wait(min(1.0, max(give_up_at - time.monotonic(), 0)))
+        if slots.running:
+            self.log.warning('Worker %s: interrupting %d job(s)', self.name, len(slots.running))
+            for target in list(slots.running.values()):
                 get_hub().loop.run_callback(GeventDeathPenalty.interrupt, target, Interrupted())
             until = time.monotonic() + UNWIND_SECONDS
-            while self._running and time.monotonic() < until:
-                self._slot_freed.clear()
-                self._slot_freed.wait(0.05)
+            while slots.running and time.monotonic() < until:
+                slots.freed.clear()
+                slots.freed.wait(0.05)
+        self._aside.join(UNWIND_SECONDS)
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Warm shutdown; wakes whatever the worker waits for."""
+    def request_stop(self, signum: int | None, frame: FrameType | None) -> None:
+        """Warm shutdown; jobs that let no other run have no more than the grace either."""
         super().request_stop(signum, frame)
-        get_hub().loop.run_callback_threadsafe(self._slot_freed.set)
+        if self._background:
+            self._hub_watch.interrupts_at = time.monotonic() + self.grace
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         """Cold shutdown: the grace is over at once."""
         super().request_force_stop(signum, frame)
-        get_hub().loop.run_callback_threadsafe(self._slot_freed.set)
+        if self._background and self._force_stop_requested:
+            self._hub_watch.interrupts_at = time.monotonic()
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        get_hub().loop.run_callback_threadsafe(self._slots.freed.set)
 
     # The loop
 
     def _run(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> bool:
         backoff = Backoff()
-        self._idle_since = time.monotonic()
         while True:
             try:
                 if not self._fill_slots(burst, max_jobs, max_idle_time):
@@ -205,17 +200,22 @@ class GeventWorker(BaseWorker):
                 self.log.error('Worker %s: Redis: %s; trying again', self.name, error)
                 backoff.sleep()
         self._note_stop()
-        self.log.info('Worker %s: executed %d job(s), quitting', self.name, self._started_count)
-        return bool(self._started_count)
+        self._note_end(burst)
+        self.log.info('Worker %s: executed %d job(s), quitting', self.name, self._slots.started_count)
+        return bool(self._slots.started_count)
 
     def _fill_slots(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> bool:
         """One round: claims for the free slots, or waits for a slot or for work; False when it is time to go."""
         if self._stop_requested or self._heart.is_superseded:
             raise StopRequested
         self._return_unbegun()
+        if max_jobs is not None and self._slots.started_count >= max_jobs and not self._recycles_for:
+            self._recycle(f'it has begun {max_jobs} job(s), as many as it may')
+        if self._recycles_for or self._is_quiet:
+            return self._take_none(burst)
         wanted = self._free_slots()
         if max_jobs is not None:
-            left = max_jobs - self._started_count - len(self._ready)
+            left = max_jobs - self._slots.started_count - len(self._slots.ready)
             if left <= 0:
                 return self._busy_count() > 0 and self._wait_for_slot()
             wanted = min(wanted, left)
@@ -236,13 +236,23 @@ class GeventWorker(BaseWorker):
             return True
         return self._wait_for_work(burst, max_idle_time)
 
+    def _take_none(self, burst: bool) -> bool:
+        """What was not begun goes back; what runs may end; False when that is done and the worker is to go."""
+        if self._is_quiet and self._state != WorkerStatus.SUSPENDED:
+            self.log.info('Worker %s: takes no more jobs until it is told to stop', self.name)
+            self.set_state(WorkerStatus.SUSPENDED)
+        self._put_back_ready()
+        if (burst or self._recycles_for) and not self._busy_count():
+            return False
+        return time.monotonic() < self._leaves_at and self._wait_for_slot()
+
     def _busy_count(self) -> int:
-        return len(self._running) + len(self._ready) + len(self._finisher)
+        return len(self._slots) + len(self._finisher) + len(self._aside)
 
     def _free_slots(self) -> int:
         """Slots to claim for: the free ones, and those that will be by the time the jobs are here."""
-        ahead = self._turnover.ahead(self._ended_count)
-        return self.concurrency + min(ahead, self._largest_claim) - len(self._running) - len(self._ready)
+        ahead = self._turnover.ahead(self._slots.ended_count)
+        return self.concurrency + min(ahead, self._largest_claim) - len(self._slots)
 
     def _gather(self) -> None:
         """Waits a moment for more free slots if there are few, so that claims stay batches. If there are many, the next
@@ -253,21 +263,21 @@ class GeventWorker(BaseWorker):
 
     def _wait_for_slot(self) -> bool:
         # Cleared first: a slot that is freed while the waits are ended must not go unnoticed.
-        self._slot_freed.clear()
+        self._slots.freed.clear()
         self._end_waits()
-        self._slot_freed.wait(PUT_BACK_SECONDS if self._ready else 1.0)
+        self._slots.freed.wait(PUT_BACK_SECONDS if self._slots.ready else 1.0)
         self._put_back_overdue()
         return True
 
     def _wait_for_work(self, burst: bool, max_idle_time: int | None) -> bool:
         if self._busy_count():
-            self._idle_since = time.monotonic()
+            self._slots.idle_since = time.monotonic()
             if burst:
                 return self._wait_for_slot()
         elif burst:
             self.log.info('Worker %s: done, quitting', self.name)
             return False
-        idle_for = time.monotonic() - self._idle_since
+        idle_for = time.monotonic() - self._slots.idle_since
         if max_idle_time is not None and idle_for >= max_idle_time:
             self.log.info('Worker %s: idle for %d seconds, quitting', self.name, max_idle_time)
             return False
@@ -284,50 +294,21 @@ class GeventWorker(BaseWorker):
         return claimed
 
     def _dispatch(self, batch: list[Claimed]) -> None:
-        """Hands a batch to the slots: idle ones are woken, missing ones made."""
+        """Hands a batch to the slots."""
         since, begun = time.monotonic(), now()
+        ready = []
         for claimed in batch:
             execution = Execution.claimed(
                 claimed.execution_id, claimed.job_id, self.connection, self.name, claimed.queue, begun
             )
             self.executions[execution.id] = execution
-            self._ready.append(_Ready(claimed, execution, since))
-        run_callback = get_hub().loop.run_callback
-        missing = len(batch)
-        while missing and self._idle:
-            run_callback(self._idle.pop().switch)
-            missing -= 1
-        while missing and len(self._slots) < self.concurrency:
-            slot = greenlet(self._serve, parent=get_hub())
-            self._slots.add(slot)
-            run_callback(slot.switch)
-            missing -= 1
+            ready.append(Ready(claimed, execution, since))
+        self._slots.fill(ready)
+        self._hub_watch.wake()
 
     # Slots
 
-    def _serve(self) -> None:
-        """A slot: executes ready jobs one after the other, each in a context of its own; sleeps when there is none."""
-        me = getcurrent()
-        hub = get_hub()
-        while True:
-            turn_over = time.monotonic() + TURN_SECONDS
-            while self._ready:
-                item = self._ready.popleft()
-                self._running[item.execution.id] = me
-                self._started_count += 1
-                contextvars.copy_context().run(self._execute_claimed, item)
-                del self._running[item.execution.id]
-                self._ended_count += 1
-                self._slot_freed.set()
-                self._idle_since = time.monotonic()
-                if self._idle_since >= turn_over:
-                    hub.loop.run_callback(me.switch)
-                    hub.switch()
-                    turn_over = time.monotonic() + TURN_SECONDS
-            self._idle.append(me)
-            hub.switch()
-
-    def _execute_claimed(self, item: _Ready) -> None:
+    def _execute_claimed(self, item: Ready) -> None:
         """Executes one claimed job; whatever happens, the slot survives it."""
         claimed, execution = item.claimed, item.execution
         try:
@@ -392,7 +373,7 @@ class GeventWorker(BaseWorker):
             self._outcome_waits.wait()
             self._outcome_waits.clear()
             self._finisher.flush()
-            self._slot_freed.set()
+            self._slots.freed.set()
             if self._is_leaving:
                 return
 
@@ -401,17 +382,57 @@ class GeventWorker(BaseWorker):
         if job.webhooks:
             gevent.spawn(super().send_webhooks, job, status, exc_string)
 
+    # What its watch asks for
+
+    def _find(self, target: greenlet) -> tuple[greenlet, Execution | None]:
+        execution_id = self._slots.executed_by(target)
+        if execution_id:
+            return target, self.executions.get(execution_id)
+        job = _job_of(target)
+        execution: Execution | None = job.__dict__.get('_execution') if job is not None else None
+        slot = self._slots.slot_of(execution.id) if execution is not None else None
+        return target if slot is None else slot, execution
+
+    def _execution_id_of(self, target: greenlet) -> str:
+        job = _job_of(target)
+        execution: Execution | None = job.__dict__.get('_execution') if job is not None else None
+        return execution.id if execution is not None and execution.id in self.executions else ''
+
+    def _give_up(self, execution: Execution, error: BaseException) -> None:
+        self._slots.give_up(execution.id)
+        self._aside.spawn(self._fail_stuck, execution, error)
+
+    def _fail_stuck(self, execution: Execution, error: BaseException) -> None:
+        job = execution._job
+        # Only its function may have callbacks called: it may be one of them that does not end.
+        if job is None or job._status != JobStatus.STARTED:
+            self._fail_damaged(execution, error)
+            return
+        getcurrent().spawn_tree_locals = {_JOB_LOCAL: job}
+        try:
+            self._finalize_failure(job, self._queue_named(execution.queue_name), execution, (type(error), error, None))
+        except BaseException as problem:
+            self._fail_damaged(execution, problem)
+
+    def _settle_adopted(self, item: Recovered) -> None:
+        """Aside, since what a job has to be called when it fails must not hold up the beats."""
+        if self._background and getcurrent() is self._background[-1]:
+            self._aside.spawn(super()._settle_adopted, item)
+        else:
+            super()._settle_adopted(item)
+
     # Claimed ahead
 
     def _put_back_overdue(self) -> None:
         """Never hoard: what could not start in time is somebody else's to run."""
-        if self._ready and time.monotonic() - self._ready[0].since > PUT_BACK_SECONDS:
+        ready = self._slots.ready
+        if ready and time.monotonic() - ready[0].since > PUT_BACK_SECONDS:
             self._turnover.pause()
             self._put_back_ready()
 
     def _put_back_ready(self) -> None:
-        items = list(self._ready)
-        self._ready.clear()
+        items = list(self._slots.ready)
+        self._slots.ready.clear()
         for item in items:
             self.executions.pop(item.execution.id, None)
         self._unreturned += [triple(item.execution) for item in items]
@@ -439,7 +460,7 @@ class GeventWorker(BaseWorker):
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stops just this execution."""
-        target = self._running.get(execution_id)
+        target = self._slots.slot_of(execution_id)
         if target is None:
             self.log.warning('Not running execution %s, command ignored.', execution_id)
             return
@@ -464,54 +485,3 @@ class GeventWorker(BaseWorker):
         self._stopped_executions.discard(execution.id)
         self._stopped_job_id = job.id
         self.handle_job_failure(job, queue=queue, exc_string='Job stopped by user.', execution=execution)
-
-
-class _Turnover:
-    """How many slots become free per second, measured between claims."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-        self._count = 0
-        self._rate = 0.0
-        self._paused_until = 0.0
-
-    def ahead(self, ended_count: int) -> int:
-        """Slots that will be free within `AHEAD_SECONDS`, given how many jobs have ended so far."""
-        present = time.monotonic()
-        passed = present - self._at
-        if passed >= 0.005:
-            measured = (ended_count - self._count) / passed
-            self._rate += (measured - self._rate) * min(1.0, passed / 0.05)
-            self._at, self._count = present, ended_count
-        return 0 if present < self._paused_until else int(self._rate * AHEAD_SECONDS)
-
-    def pause(self) -> None:
-        """The measure was too good: claims nothing ahead for a second."""
-        self._paused_until = time.monotonic() + 1.0
-
-
-#: Objects made between two looks of the garbage collector for cycles. The default of some hundreds is for programs
-#: that keep what they make: here it costs a tenth of the time, and a job leaves few cycles.
-GC_THRESHOLD = 20_000
-
-
-def _calm_garbage_collector() -> None:
-    """Leaves alone who has set it up for himself: raised only from the default or below."""
-    first, *others = gc.get_threshold()
-    if 0 < first < GC_THRESHOLD and gc.isenabled():
-        gc.set_threshold(GC_THRESHOLD, *others)
-
-
-#: Modules that keep what they were imported with, so that patching comes too late for them.
-_TOO_EARLY = ('ssl', 'urllib3', 'requests', 'redis', 'asyncio', 'psycopg', 'pymysql', 'boto3', 'django')
-
-
-def _refuse_unpatched_process() -> None:
-    if is_module_patched('socket') and is_module_patched('threading'):
-        return
-    loaded = [name for name in _TOO_EARLY if name in sys.modules]
-    raise NotPatchedError(
-        f'GeventWorker needs a process that was monkey-patched first, and {", ".join(loaded)} came before: start it '
-        'with `greenq worker -w greenq.GeventWorker`, or put `from gevent import monkey; monkey.patch_all()` before '
-        'every other import'
-    )

@@ -64,13 +64,14 @@ class SignalHandlers:
         self._earlier: dict[int, Handler] = {}
 
     def install(self, handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> None:
-        """Sets a handler for each signal number."""
+        """Sets a handler for each signal number; what a parent has held back until there is one comes through now."""
         for number, handler in handlers.items():
             try:
                 earlier = signal.signal(number, handler)
             except ValueError:
                 return
             self._earlier.setdefault(number, earlier)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def restore(self) -> None:
         """Puts back what was there before the first `install`."""

@@ -1,0 +1,220 @@
+"""Notices from within that the hub is kept from running, strikes what does it if that is overdue, and names it.
+
+While jobs run, the hub renews a SIGALRM before it comes. So it comes only when the hub does not, into the very code
+that is to blame: Python code at once, C code as soon as it returns. Nothing here logs or knows Redis: a handler runs
+between any two instructions.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NamedTuple
+
+from gevent import get_hub
+from greenlet import getcurrent, greenlet
+
+from greenq.defaults import DEADLINE_GRACE_SECONDS
+from greenq.pulse import Pulse
+from greenq.worker.deadlines import REMIND_SECONDS, TICK_SECONDS, GeventDeathPenalty, Overdue
+
+#: The alarm comes so long (s) after the last sign of life, and then at every tick that is missed.
+ALARM_SECONDS = 0.3
+#: Code where an exception may do lasting harm is given so many alarms to get out of it.
+PATIENCE = 5
+#: A block that swallows its deadline is given up so long (s) past it.
+GIVE_UP_SECONDS = 2 * DEADLINE_GRACE_SECONDS
+#: Frames of a stack that are kept, the innermost ones.
+KEEP_FRAMES = 50
+
+#: Modules that must run undisturbed, however deep in the stack they are.
+_OWN = frozenset({'greenq.pulse', 'greenq.worker.deadlines', 'greenq.worker.switches', __name__})
+#: Packages that keep locks or connections, whose innermost frames are given time.
+_DELICATE = frozenset({'gevent', 'importlib', 'logging', 'queue', 'redis', 'threading', '_frozen_importlib'})
+
+#: Greenlets that will never run again; whoever let go of one would have it run by throwing GreenletExit at it.
+_parked: list[greenlet] = []
+
+_Frame = tuple[str, int, str]
+
+
+class Blockage(NamedTuple):
+    """The hub was kept from running: for how long at least (s), and how much of it was computing."""
+
+    seconds: float
+    computing: float
+    #: What `find` said of the greenlet in question.
+    found: Any
+    #: (file, line, function) of the code, outermost first; empty if it could not be seen.
+    stack: list[_Frame]
+
+
+class _Sample(NamedTuple):
+    found: Any
+    stack: list[_Frame]
+
+
+class HubWatch:
+    """Responsible for the signs of life of one hub, and for what keeps it from giving them.
+
+    `find`: for a greenlet, the one whose blocks count for it (itself, or the slot of the job that started it) and
+    whatever the caller wants to know of it. `jobs`: how many jobs are in hand. `interruption`: what is raised in code
+    that has to make way. `block_warning`: what counts as a blockage (s); 0 is none.
+    """
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        find: Callable[[greenlet], tuple[greenlet, Any]],
+        jobs: Callable[[], int],
+        interruption: type[BaseException],
+        block_warning: float,
+    ):
+        self._pulse = pulse
+        self._find = find
+        self._jobs = jobs
+        self._interruption = interruption
+        self._block_warning = block_warning
+        #: From when on (monotonic) code that keeps the hub from running has to make way, in time or not.
+        self.interrupts_at = math.inf
+        self._blockages: list[Blockage] = []
+        self._hub = get_hub()
+        self._timer: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
+        self._is_ticking = False
+        self._ticked_at = self._computed = 0.0
+        self._sample: _Sample | None = None
+        self._impatience = 0
+        self._earlier_handler: Any = None
+        self._has_handler = False
+
+    def start(self) -> None:
+        """Takes SIGALRM, where there is one and this is the main thread."""
+        if hasattr(signal, 'SIGALRM'):
+            with suppress(ValueError):
+                self._earlier_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+                self._has_handler = True
+        self.beat()
+
+    def stop(self) -> None:
+        """Gives SIGALRM back."""
+        self._timer.stop()
+        self._is_ticking = False
+        if self._has_handler:
+            self._has_handler = False
+            self._disarm()
+            if self._is_mine():
+                # None stands for a handler that was not set from Python, and cannot be put back from here.
+                signal.signal(signal.SIGALRM, self._earlier_handler or signal.SIG_DFL)
+
+    def wake(self) -> None:
+        """There are jobs in hand: watches closely until there are none."""
+        self._pulse.jobs = self._jobs()
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._note_life(time.monotonic())
+            self._timer.start(self._tick, update=True)
+            self._arm()
+
+    def beat(self) -> None:
+        """The hub lives: to be called about once a second while there are no jobs."""
+        self._pulse.jobs = self._jobs()
+        self._pulse.beat()
+
+    def take_blockages(self) -> list[Blockage]:
+        """What was noticed since the last call."""
+        blockages, self._blockages = self._blockages, []
+        return blockages
+
+    def _tick(self) -> None:
+        present = time.monotonic()
+        silence = present - self._ticked_at
+        # What kept the hub busy may have begun right before it would have ticked again.
+        if silence - TICK_SECONDS >= self._block_warning > 0:
+            self._note_blockage(silence - TICK_SECONDS)
+        self._note_life(present)
+        self.beat()
+        if self._pulse.jobs:
+            self._arm()
+        else:
+            self._is_ticking = False
+            self._timer.stop()
+            self._disarm()
+
+    def _note_life(self, present: float) -> None:
+        self._ticked_at = present
+        self._computed = time.thread_time()
+        self._sample = None
+        self._impatience = 0
+
+    def _note_blockage(self, seconds: float) -> None:
+        sample = self._sample or _Sample(None, [])
+        self._blockages.append(Blockage(seconds, time.thread_time() - self._computed, *sample))
+
+    # The alarm
+
+    def _is_mine(self) -> bool:
+        return signal.getsignal(signal.SIGALRM) == self._on_alarm
+
+    def _arm(self) -> None:
+        if self._has_handler:
+            if self._is_mine():
+                signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS, TICK_SECONDS)
+            else:
+                # A job uses the signal itself: it must get what it has asked for, and nothing else.
+                self._disarm()
+
+    @staticmethod
+    def _disarm() -> None:
+        if signal.getitimer(signal.ITIMER_REAL)[1] == TICK_SECONDS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        current = getcurrent()
+        if current is self._hub or frame is None:
+            return
+        frames = _frames(frame)
+        if not _OWN.isdisjoint(frames):
+            return
+        target, found = self._find(current)
+        self._sample = _Sample(found, _stack(frame))
+        if frames[0].partition('.')[0] in _DELICATE and self._impatience < PATIENCE:
+            self._impatience += 1
+            return
+        self._strike(current, target)
+
+    def _strike(self, current: greenlet, target: greenlet) -> None:
+        block = GeventDeathPenalty.overdue_block(target)
+        present = time.monotonic()
+        if block is not None:
+            if present < block.deadline + GIVE_UP_SECONDS:
+                raise Overdue(block)
+            self._park(current)
+        if present >= self.interrupts_at and GeventDeathPenalty.is_in_block(target):
+            self.interrupts_at = present + REMIND_SECONDS
+            raise self._interruption
+
+    def _park(self, current: greenlet) -> None:
+        """It swallows whatever is raised and leaves nobody else a turn: it gets none any more."""
+        _parked.append(current)
+        while True:
+            self._hub.switch()
+
+
+def _frames(frame: FrameType | None) -> list[str]:
+    """Names of the modules whose code is on the stack, innermost first."""
+    names = []
+    while frame is not None:
+        names.append(str(frame.f_globals.get('__name__', '')))
+        frame = frame.f_back
+    return names
+
+
+def _stack(frame: FrameType | None) -> list[_Frame]:
+    stack: list[_Frame] = []
+    while frame is not None and len(stack) < KEEP_FRAMES:
+        stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    stack.reverse()
+    return stack

@@ -1,0 +1,116 @@
+"""The greenlets that execute jobs: how a claimed job gets one, and when the others have a turn. What executing is, it
+does not know."""
+
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from gevent import get_hub
+from gevent.event import Event
+from greenlet import getcurrent, greenlet
+
+from greenq.executions import Execution
+from greenq.store.transitions import Claimed
+from greenq.worker.switches import Switches
+
+#: A slot whose jobs never wait lets the others have a turn after this long (s).
+TURN_SECONDS = 0.002
+
+
+class Ready(NamedTuple):
+    """A claimed job that waits for a slot."""
+
+    claimed: Claimed
+    execution: Execution
+    since: float
+
+
+class Slots:
+    """Up to `concurrency` greenlets, made when first needed; each calls `execute` for one job after the other, which
+    must not raise. `switches` is told what they execute."""
+
+    def __init__(self, concurrency: int, execute: Callable[[Ready], None], switches: Switches | None = None):
+        self._concurrency = concurrency
+        self._execute = execute
+        self._switches = switches
+        self._slots: set[greenlet] = set()
+        self._idle: list[greenlet] = []
+        self.ready: deque[Ready] = deque()
+        #: execution id -> the slot that executes it
+        self.running: dict[str, greenlet] = {}
+        self.started_count = 0
+        self.ended_count = 0
+        #: Set whenever a job has ended.
+        self.freed = Event()
+        self.idle_since = time.monotonic()
+
+    def __len__(self) -> int:
+        """Jobs in hand: those that run, and those that wait for a slot."""
+        return len(self.running) + len(self.ready)
+
+    def fill(self, items: Iterable[Ready]) -> None:
+        """Hands jobs over: idle slots are woken, missing ones made."""
+        before = len(self.ready)
+        self.ready.extend(items)
+        self._rouse(len(self.ready) - before)
+
+    def _rouse(self, missing: int) -> None:
+        run_callback = get_hub().loop.run_callback
+        while missing and self._idle:
+            run_callback(self._idle.pop().switch)
+            missing -= 1
+        while missing and len(self._slots) < self._concurrency:
+            slot = greenlet(self._serve, parent=get_hub())
+            self._slots.add(slot)
+            run_callback(slot.switch)
+            missing -= 1
+
+    def slot_of(self, execution_id: str) -> greenlet | None:
+        """The slot that executes this; None if none does."""
+        return self.running.get(execution_id)
+
+    def executed_by(self, slot: greenlet) -> str:
+        """What a slot executes; '' for nothing, or if it is no slot."""
+        return next((execution_id for execution_id, other in self.running.items() if other is slot), '')
+
+    def give_up(self, execution_id: str) -> None:
+        """Its job will not end: another slot takes its place, and should it end after all, it ends for good."""
+        slot = self.running.pop(execution_id, None)
+        if slot is not None:
+            self._slots.discard(slot)
+            self.ended_count += 1
+            self.freed.set()
+            self._rouse(min(len(self.ready), 1))
+
+    def _serve(self) -> None:
+        """A slot: executes ready jobs one after the other, each in a context of its own; sleeps when there is none."""
+        me = getcurrent()
+        hub = get_hub()
+        switches = self._switches
+        while True:
+            turn_over = time.monotonic() + TURN_SECONDS
+            while self.ready:
+                item = self.ready.popleft()
+                execution_id = item.execution.id
+                self.running[execution_id] = me
+                self.started_count += 1
+                if switches is not None:
+                    switches.begin(execution_id)
+                contextvars.copy_context().run(self._execute, item)
+                if self.running.pop(execution_id, None) is None:
+                    if switches is not None:
+                        switches.forget()
+                    return
+                if switches is not None:
+                    switches.end()
+                self.ended_count += 1
+                self.freed.set()
+                self.idle_since = time.monotonic()
+                if self.idle_since >= turn_over:
+                    hub.loop.run_callback(me.switch)
+                    hub.switch()
+                    turn_over = time.monotonic() + TURN_SECONDS
+            self._idle.append(me)
+            hub.switch()
