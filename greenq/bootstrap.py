@@ -19,20 +19,24 @@ GEVENT_WORKER_NAMES = frozenset(
 )
 WORKER_CLASS_VARIABLES = ('GREENQ_WORKER_CLASS', 'RQ_WORKER_CLASS')
 PATCHING_COMMANDS = frozenset({'worker'})
+SUPERVISOR_VARIABLE = 'GREENQ_SUPERVISOR'
 
-#: Tells the restarted process to patch. Taken out of the environment again, because children are not meant.
-_PATCH_VARIABLE = 'GREENQ_PATCH'
+#: Tells a process to patch. Taken out of the environment again, because its children are not meant.
+PATCH_VARIABLE = 'GREENQ_PATCH'
+#: Tells a process to be a supervisor, because what its worker class needs was found out by importing it.
+_SUPERVISE_VARIABLE = 'GREENQ_SUPERVISE'
 
 _entered = False
 _patched_first = False
+_is_told_to_supervise = False
 
 
 def main() -> None:
     """Run the `greenq` command with the arguments of this process."""
-    global _entered
+    global _entered, _is_told_to_supervise
     _entered = True
-    restarted = os.environ.pop(_PATCH_VARIABLE, None)
-    if restarted or chosen_worker_class(sys.argv[1:], os.environ) in GEVENT_WORKER_NAMES:
+    _is_told_to_supervise = os.environ.pop(_SUPERVISE_VARIABLE, None) is not None
+    if os.environ.pop(PATCH_VARIABLE, None) or works_itself(sys.argv[1:], os.environ):
         _patch()
 
     from greenq.cli import main as command
@@ -47,13 +51,19 @@ def run_child() -> None:
     import pickle
 
     wants_patch = pickle.load(sys.stdin.buffer)
-    restarted = os.environ.pop(_PATCH_VARIABLE, None)
-    if restarted or wants_patch:
+    if os.environ.pop(PATCH_VARIABLE, None) or wants_patch:
         _patch()
 
     from greenq.fresh_process import child_main
 
     child_main()
+
+
+def works_itself(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether these arguments ask for a gevent worker in this very process, without a supervisor."""
+    if chosen_worker_class(argv, environ) not in GEVENT_WORKER_NAMES:
+        return False
+    return '--no-supervisor' in argv or environ.get(SUPERVISOR_VARIABLE, '1').lower() in ('0', 'false', 'no', 'off')
 
 
 def chosen_worker_class(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
@@ -99,13 +109,31 @@ def is_patched_first() -> bool:
     return _patched_first
 
 
+def is_told_to_supervise() -> bool:
+    """Whether an earlier program of this process found that its worker needs a supervisor."""
+    return _is_told_to_supervise
+
+
+def own_command() -> list[str]:
+    """The command line of this process: its interpreter with its flags, so that `sys.path` stays what it is."""
+    return [sys.executable, *(sys.orig_argv[1:] or ['-m', 'greenq', *sys.argv[1:]])]
+
+
 def restart_patched() -> NoReturn:
     """Replace this process by the same command, patched from its first line on.
 
-    The interpreter's own arguments are repeated, so that its flags, `sys.path` and the working directory stay what
-    they are. There is no endless loop: the new process patches before it could ask for this.
+    There is no endless loop: the new process patches before it could ask for this.
     """
+    _restart(PATCH_VARIABLE)
+
+
+def restart_supervising() -> NoReturn:
+    """Replace this process by the same command as a supervisor, which keeps nothing of what was imported here."""
+    _restart(_SUPERVISE_VARIABLE)
+
+
+def _restart(variable: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = sys.orig_argv[1:] or ['-m', 'greenq', *sys.argv[1:]]
-    os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, _PATCH_VARIABLE: '1'})
+    command = own_command()
+    os.execve(command[0], command, {**os.environ, variable: '1'})

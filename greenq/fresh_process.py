@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NoReturn
 
 from greenq.exceptions import ConfigurationError
+from greenq.pulse import VARIABLE, Pulse
 
 #: Exit status of a child that could not be set up; its note says why, and another one would fare no better.
 SETUP_FAILED = os.EX_CONFIG
@@ -37,6 +38,7 @@ class FreshProcess:
     """Calls, in a fresh interpreter, `setup(*args, **kwargs)`, and then what that returned.
 
     All arguments are pickled. `patched`: whether the interpreter is monkey-patched before it imports anything else.
+    `pulse`: the page on which a worker in it gives signs of life.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class FreshProcess:
         *,
         name: str,
         patched: bool = False,
+        pulse: Pulse | None = None,
     ):
         self.name = name
+        self.pulse = pulse
         self._call = (setup, tuple(args), dict(kwargs or {}))
         self._patched = patched
         self._popen: subprocess.Popen[bytes] | None = None
@@ -69,7 +73,9 @@ class FreshProcess:
         self._file.seek(0)
         # Signals that come before the child can deal with them wait: nobody sees a traceback of a half-started child.
         with stop_signals_blocked():
-            self._popen = subprocess.Popen([sys.executable, *_own_flags(), '-c', _CHILD], stdin=self._file)
+            self._popen = subprocess.Popen(
+                [sys.executable, *_own_flags(), '-c', _CHILD], stdin=self._file, **handed_over(self.pulse)
+            )
 
     def _pickled(self) -> bytes:
         try:
@@ -132,6 +138,13 @@ class FreshProcess:
         except ValueError:  # still the call, or half of a note
             return {}
         return note
+
+
+def handed_over(page: Pulse | None) -> dict[str, Any]:
+    """The arguments of `subprocess.Popen` that hand a page to the child."""
+    if page is None or page.descriptor is None:
+        return {}
+    return {'pass_fds': [page.descriptor], 'env': {**os.environ, VARIABLE: str(page.descriptor)}}
 
 
 @contextmanager

@@ -7,17 +7,19 @@ import logging.config
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from greenq import bootstrap, compat
 from greenq.cli.config import Config, pass_config
 from greenq.cli.errors import CommandError, one_line
+from greenq.cli.supervision import NAME_VARIABLE, is_supervised, supervise
+from greenq.cli.worker_options import given_arguments, worker_options
 from greenq.defaults import (
-    DEFAULT_CONCURRENCY,
+    CONCURRENT_ARGUMENTS,
     DEFAULT_GRACE_SECONDS,
     DEFAULT_JOB_MONITORING_INTERVAL,
     DEFAULT_LOGGING_DATE_FORMAT,
@@ -26,6 +28,7 @@ from greenq.defaults import (
     DEFAULT_RESULT_TTL,
     DEFAULT_WORKER_TTL,
 )
+from greenq.logutils import setup_loghandlers
 
 if TYPE_CHECKING:
     from greenq.worker import BaseWorker
@@ -35,16 +38,7 @@ STRATEGIES = ('default', 'random', 'round_robin')
 
 @click.command()
 @click.option('--burst', '-b', is_flag=True, help='Stop when the queues are empty.')
-@click.option(
-    '--concurrency',
-    type=click.IntRange(min=1),
-    help=f'Jobs that a gevent worker runs at once.  [default: {DEFAULT_CONCURRENCY}]',
-)
-@click.option(
-    '--grace',
-    type=click.FloatRange(min=0),
-    help=f'Seconds that a gevent worker lets jobs go on when told to stop.  [default: {DEFAULT_GRACE_SECONDS}]',
-)
+@worker_options
 @click.option('--logging_level', '--logging-level', 'logging_level', help='DEBUG, INFO, WARNING or ERROR.')
 @click.option('--log-format', default=DEFAULT_LOGGING_FORMAT, help='Format of log lines.')
 @click.option('--date-format', default=DEFAULT_LOGGING_DATE_FORMAT, help='Format of times in log lines.')
@@ -76,14 +70,22 @@ STRATEGIES = ('default', 'random', 'round_robin')
 @click.option(
     '--disable-default-exception-handler', '-d', is_flag=True, help='Do not move failed jobs to the failed registry.'
 )
-@click.option('--max-jobs', type=int, help='Stop after this many jobs.')
+@click.option('--max-jobs', type=int, help='Stop after this many jobs; a supervised worker is replaced then.')
 @click.option('--max-idle-time', type=int, help='Stop after this many seconds without a job.')
-@click.option('--with-scheduler', '-s', is_flag=True, help='Enqueue scheduled jobs when they are due.')
 @click.option(
-    '--on-lost',
-    type=click.Choice(['requeue', 'fail']),
-    help='What becomes of a job whose worker dies.  [default: requeue for gevent, fail for others]',
+    '--processes',
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help='Processes that run gevent workers, each with its own slots.',
 )
+@click.option(
+    '--supervisor/--no-supervisor',
+    default=True,
+    envvar='GREENQ_SUPERVISOR',
+    help='Watch a gevent worker from a process of its own, which replaces it when it dies or hangs.  [default: on]',
+)
+@click.option('--with-scheduler', '-s', is_flag=True, help='Enqueue scheduled jobs when they are due.')
 @click.option(
     '--dequeue-strategy', '-ds', default='default', help='Order of the queues: default, random or round_robin.'
 )
@@ -99,13 +101,16 @@ STRATEGIES = ('default', 'random', 'round_robin')
 @pass_config
 def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     """Run a worker for the given queues, most important first; without any, for `default`."""
-    plan = _Plan(**options)
+    own_arguments = given_arguments(options)
+    plan = _Plan(own_arguments=own_arguments, **{name: value for name, value in options.items() if name in _PLANNED})
+    if not is_supervised() and _is_to_be_supervised(config, plan):
+        _supervise(config, plan)
     if plan.rq_alias:
         compat.install_if_free()
-    worker_class = _load_worker_class(config)
+    worker_class = _load_worker_class(config, plan)
     _check(plan, worker_class, config)
     configure_logging(config.settings.get('DICT_CONFIG'))
-    if plan.pid:
+    if plan.pid and not is_supervised():
         _write_pid(plan.pid)
     handlers = [import_handler(name) for name in plan.exception_handler]
     dsn = plan.sentry_dsn or config.settings.get('SENTRY_DSN')
@@ -115,10 +120,12 @@ def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
         handlers.insert(0, start_sentry(dsn))
     _refuse_while_suspended(config)
     try:
-        _run(_build(worker_class, config, plan, queue_names, handlers), plan)
+        status = _run(_build(worker_class, config, plan, queue_names, handlers), plan)
     except ValueError as error:
         # The worker's loop lets none out: one comes from an argument, or a name that another worker has.
         raise CommandError(f'Cannot start the worker: {one_line(error)}.') from error
+    if status:
+        sys.exit(status)
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,6 @@ class _Plan:
     """The options of this command, by their names."""
 
     burst: bool
-    concurrency: int | None
-    grace: float | None
     logging_level: str | None
     log_format: str
     date_format: str
@@ -144,11 +149,14 @@ class _Plan:
     disable_default_exception_handler: bool
     max_jobs: int | None
     max_idle_time: int | None
+    processes: int
+    supervisor: bool
     with_scheduler: bool
-    on_lost: str | None
     dequeue_strategy: str
     sentry_dsn: str | None
     rq_alias: bool
+    #: What RQ's workers do not take.
+    own_arguments: Mapping[str, Any]
 
     @property
     def level(self) -> str | None:
@@ -158,25 +166,23 @@ class _Plan:
         return 'WARNING' if self.quiet else self.logging_level
 
     @property
-    def own_arguments(self) -> dict[str, Any]:
-        """What RQ's workers do not take: only what was given, for subclasses with a constructor written for RQ."""
-        on_lost = {} if self.on_lost is None else {'on_lost': self.on_lost}
-        return {**on_lost, **self.gevent_arguments}
-
-    @property
-    def gevent_arguments(self) -> dict[str, Any]:
-        """Those of the options for concurrent workers that were given."""
-        given = {'concurrency': self.concurrency, 'grace': self.grace}
-        return {name: value for name, value in given.items() if value is not None}
+    def concurrent_arguments(self) -> list[str]:
+        """Those of the arguments that were given which only concurrent workers take."""
+        return [name for name in self.own_arguments if name in CONCURRENT_ARGUMENTS]
 
 
-def _load_worker_class(config: Config) -> type[BaseWorker]:
+_PLANNED = {field.name for field in fields(_Plan)}
+
+
+def _load_worker_class(config: Config, plan: _Plan) -> type[BaseWorker]:
     """The class to run. Does not return, but starts over, where the class needs a process patched from the start."""
     with warnings.catch_warnings(record=True) as caught:
         worker_class = config.worker_class
     needs_patching = getattr(worker_class, 'needs_monkey_patching', False)
     if needs_patching and not bootstrap.is_patched_first() and bootstrap.may_restart():
         # Not shown before: that its module patches too late is true here, and no longer after the restart.
+        if plan.supervisor and not is_supervised():
+            bootstrap.restart_supervising()
         bootstrap.restart_patched()
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -199,11 +205,21 @@ def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
         raise CommandError(
             f'Dequeue Strategy can only be one of {", ".join(STRATEGIES)}: {plan.dequeue_strategy!r} is unknown.'
         )
-    if plan.gevent_arguments and not getattr(worker_class, 'accepts_concurrency', False):
-        given = ' and '.join(f'--{name}' for name in plan.gevent_arguments)
+    if not getattr(worker_class, 'accepts_concurrency', False):
+        _refuse_concurrent_options(plan, config)
+
+
+def _refuse_concurrent_options(plan: _Plan, config: Config) -> None:
+    if plan.concurrent_arguments:
+        given = ' and '.join(f'--{name.replace("_", "-")}' for name in plan.concurrent_arguments)
         raise CommandError(
             f'{given} cannot be used with {config.worker_class_name}, which does not run jobs concurrently. '
             f'Use -w gevent, or leave out {given}.'
+        )
+    if plan.processes > 1:
+        raise CommandError(
+            f'--processes {plan.processes} cannot be used with {config.worker_class_name}. '
+            f'Use -w gevent, or `greenq worker-pool -n {plan.processes}`.'
         )
 
 
@@ -262,7 +278,7 @@ def _build(
 ) -> BaseWorker:
     return worker_class(
         [config.queue(name) for name in chosen_queues(queue_names, config)],
-        name=plan.name or config.settings.get('NAME'),
+        name=os.environ.pop(NAME_VARIABLE, None) or plan.name or config.settings.get('NAME'),
         connection=config.connection,
         worker_ttl=plan.worker_ttl,
         default_result_ttl=plan.results_ttl,
@@ -283,7 +299,8 @@ def chosen_queues(queue_names: Sequence[str], config: Config) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _run(instance: BaseWorker, plan: _Plan) -> None:
+def _run(instance: BaseWorker, plan: _Plan) -> int:
+    """Runs the worker to its end; returns the exit status of the process."""
     from greenq.worker import DequeueStrategy
 
     instance.work(
@@ -295,4 +312,30 @@ def _run(instance: BaseWorker, plan: _Plan) -> None:
         max_idle_time=plan.max_idle_time,
         with_scheduler=plan.with_scheduler,
         dequeue_strategy=DequeueStrategy(plan.dequeue_strategy),
+    )
+    return getattr(instance, 'exit_status', 0)
+
+
+# ---- the supervisor ----
+
+
+def _is_to_be_supervised(config: Config, plan: _Plan) -> bool:
+    if bootstrap.is_told_to_supervise():
+        return True
+    return plan.supervisor and bootstrap.may_restart() and config.worker_class_name in bootstrap.GEVENT_WORKER_NAMES
+
+
+def _supervise(config: Config, plan: _Plan) -> NoReturn:
+    """What is wrong with the arguments, the workers say themselves."""
+    if plan.pid:
+        _write_pid(plan.pid)
+    setup_loghandlers(plan.level or 'INFO', plan.date_format, plan.log_format, name='greenq.supervisor')
+    sys.exit(
+        supervise(
+            plan.processes,
+            plan.name or config.settings.get('NAME'),
+            plan.own_arguments.get('grace', DEFAULT_GRACE_SECONDS),
+            lambda: config.connection,
+            plan.worker_ttl,
+        )
     )

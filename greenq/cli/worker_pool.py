@@ -12,9 +12,8 @@ from greenq import compat
 from greenq.cli.config import Config, full_name, pass_config
 from greenq.cli.errors import CommandError, one_line
 from greenq.cli.worker import chosen_queues, configure_logging, import_handler
+from greenq.cli.worker_options import given_arguments, worker_options
 from greenq.defaults import (
-    DEFAULT_CONCURRENCY,
-    DEFAULT_GRACE_SECONDS,
     DEFAULT_LOGGING_DATE_FORMAT,
     DEFAULT_LOGGING_FORMAT,
 )
@@ -23,21 +22,7 @@ from greenq.defaults import (
 @click.command('worker-pool')
 @click.option('--num-workers', '-n', type=click.IntRange(min=1), default=1, help='Workers to run.  [default: 1]')
 @click.option('--burst', '-b', is_flag=True, help='Stop when the queues are empty.')
-@click.option(
-    '--concurrency',
-    type=click.IntRange(min=1),
-    help=f'Jobs that each gevent worker runs at once.  [default: {DEFAULT_CONCURRENCY}]',
-)
-@click.option(
-    '--grace',
-    type=click.FloatRange(min=0),
-    help=f'Seconds that gevent workers let jobs go on when told to stop.  [default: {DEFAULT_GRACE_SECONDS}]',
-)
-@click.option(
-    '--on-lost',
-    type=click.Choice(['requeue', 'fail']),
-    help='What becomes of a job whose worker dies.  [default: requeue for gevent, fail for others]',
-)
+@worker_options
 @click.option('--logging-level', '--logging_level', '-l', default='INFO', help='DEBUG, INFO, WARNING or ERROR.')
 @click.option('--log-format', default=DEFAULT_LOGGING_FORMAT, help='Format of log lines.')
 @click.option('--date-format', default=DEFAULT_LOGGING_DATE_FORMAT, help='Format of times in log lines.')
@@ -59,7 +44,7 @@ def worker_pool(
     quiet: bool,
     exception_handler: Sequence[str],
     sentry_dsn: str | None,
-    **worker_options: Any,
+    **options: Any,
 ) -> None:
     """Run several workers for the given queues, each a process of its own, and replace those that die."""
     from greenq.worker_pool import WorkerPool
@@ -84,7 +69,7 @@ def worker_pool(
         job_class=config.job_class,
         queue_class=config.queue_class,
         exception_handlers=handlers or None,
-        **{name: value for name, value in worker_options.items() if value is not None},
+        **given_arguments(options),
     )
     pool.start(burst, level, date_format=date_format, log_format=log_format, logging_config=dict_config)
 
