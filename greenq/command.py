@@ -35,6 +35,11 @@ def send_shutdown_command(connection: Redis | None, worker_name: str) -> None:
     send_command(connection, worker_name, 'shutdown')
 
 
+def send_quiet_command(connection: Redis | None, worker_name: str) -> None:
+    """Have a worker take no more jobs; it goes on with those that it has, and stays until it is told to stop."""
+    send_command(connection, worker_name, 'quiet')
+
+
 def send_kill_horse_command(connection: Redis | None, worker_name: str) -> None:
     """Have a worker kill what it runs; its jobs count as failed."""
     send_command(connection, worker_name, 'kill-horse')
@@ -80,6 +85,11 @@ def handle_shutdown_command(worker: BaseWorker, payload: Mapping[str, Any] | Non
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def handle_quiet_command(worker: BaseWorker, payload: Mapping[str, Any]) -> None:
+    """Take no more jobs."""
+    worker.request_quiet(None, None)
+
+
 def handle_kill_worker_command(worker: BaseWorker, payload: Mapping[str, Any]) -> None:
     """Kill the child that runs a job, if there is one."""
     worker.log.info('Received kill horse command.')
@@ -101,6 +111,7 @@ def handle_stop_job_command(worker: BaseWorker, payload: Mapping[str, Any]) -> N
 
 _HANDLERS: dict[str, Callable[[BaseWorker, Mapping[str, Any]], None]] = {
     'shutdown': handle_shutdown_command,
+    'quiet': handle_quiet_command,
     'kill-horse': handle_kill_worker_command,
     'stop-execution': handle_stop_execution_command,
     'stop-job': handle_stop_job_command,

@@ -12,17 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
+from greenq.child_process import STOP_SIGNALS, ChildProcess, stop_signals_blocked
 from greenq.exceptions import ConfigurationError
-from greenq.pulse import VARIABLE, Pulse
+from greenq.pulse import Pulse
 
 #: Exit status of a child that could not be set up; its note says why, and another one would fare no better.
 SETUP_FAILED = os.EX_CONFIG
-
-STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 #: How both ends find their parts in the file: the parent's own path first, since greenq itself may be found by it.
 _CHILD = (
@@ -34,7 +32,7 @@ _CHILD = (
 Setup = Callable[..., Callable[[], Any]]
 
 
-class FreshProcess:
+class FreshProcess(ChildProcess):
     """Calls, in a fresh interpreter, `setup(*args, **kwargs)`, and then what that returned.
 
     All arguments are pickled. `patched`: whether the interpreter is monkey-patched before it imports anything else.
@@ -51,11 +49,10 @@ class FreshProcess:
         patched: bool = False,
         pulse: Pulse | None = None,
     ):
+        super().__init__(pulse)
         self.name = name
-        self.pulse = pulse
         self._call = (setup, tuple(args), dict(kwargs or {}))
         self._patched = patched
-        self._popen: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
         self._last_note: dict[str, Any] = {}
 
@@ -73,9 +70,7 @@ class FreshProcess:
         self._file.seek(0)
         # Signals that come before the child can deal with them wait: nobody sees a traceback of a half-started child.
         with stop_signals_blocked():
-            self._popen = subprocess.Popen(
-                [sys.executable, *_own_flags(), '-c', _CHILD], stdin=self._file, **handed_over(self.pulse)
-            )
+            self._spawn([sys.executable, *_own_flags(), '-c', _CHILD], stdin=self._file)
 
     def _pickled(self) -> bytes:
         try:
@@ -88,42 +83,14 @@ class FreshProcess:
         return b''.join([pickle.dumps(sys.path), pickle.dumps(self._patched), pickle.dumps(surroundings), call])
 
     @property
-    def pid(self) -> int | None:
-        """Process id; None before the start."""
-        return self._popen.pid if self._popen else None
-
-    @property
     def exitcode(self) -> int | None:
-        """None while it runs; the negative number of the signal that ended it."""
-        if self._popen is None:
-            return None
-        if self._popen.poll() is not None and self._file is not None:
+        """As for every child; keeps its note once it has ended."""
+        exitcode = super().exitcode
+        if exitcode is not None and self._file is not None:
             self._last_note = self._read_note()
             self._file.close()
             self._file = None
-        return self._popen.returncode
-
-    def is_alive(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._popen is not None and self.exitcode is None
-
-    def join(self, timeout: float | None = None) -> None:
-        """Waits for its end, at most `timeout` seconds."""
-        if self._popen is not None:
-            try:
-                self._popen.wait(timeout)
-            except subprocess.TimeoutExpired:
-                pass
-
-    def terminate(self) -> None:
-        """Sends SIGTERM; one that has ended is fine."""
-        if self._popen is not None:
-            self._popen.terminate()
-
-    def kill(self) -> None:
-        """Sends SIGKILL; one that has ended is fine."""
-        if self._popen is not None:
-            self._popen.kill()
+        return exitcode
 
     def note(self) -> dict[str, Any]:
         """What the child has told of itself: `error` if it could not be set up, else what `leave_note` was given."""
@@ -138,23 +105,6 @@ class FreshProcess:
         except ValueError:  # still the call, or half of a note
             return {}
         return note
-
-
-def handed_over(page: Pulse | None) -> dict[str, Any]:
-    """The arguments of `subprocess.Popen` that hand a page to the child."""
-    if page is None or page.descriptor is None:
-        return {}
-    return {'pass_fds': [page.descriptor], 'env': {**os.environ, VARIABLE: str(page.descriptor)}}
-
-
-@contextmanager
-def stop_signals_blocked() -> Iterator[None]:
-    """Holds back the signals that ask for a stop. Children started meanwhile hold them back, too."""
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 def _handover_file() -> IO[bytes]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import os
-import select
 import signal
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import uuid4
 
+from greenq.child_process import stop_signals_blocked
 from greenq.defaults import DEADLINE_GRACE_SECONDS
 from greenq.worker.signals import SAME_REQUEST_SECONDS, SignalHandlers, WakePipe, signal_name
 
@@ -126,14 +126,13 @@ class Supervisor:
 
     def _watch(self, wake: WakePipe, respawn: bool) -> None:
         while True:
-            wake.drain()
             self.check_workers(respawn=respawn)
             self._pass_on_requests()
             self._look_at_pulses()
             self._custody.settle_debts()
             if not self.worker_dict and self._is_over(respawn):
                 return
-            select.select([wake], [], [], LOOK_SECONDS)
+            wake.wait(LOOK_SECONDS)
 
     def _is_over(self, respawn: bool) -> bool:
         return self.status == self.Status.STOPPED or not respawn or self._done_count >= self.num_workers
@@ -147,13 +146,10 @@ class Supervisor:
         name = self._new_name()
         process = self._new_process(name)
         # A stop that came between the two would miss this worker.
-        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
+        with stop_signals_blocked():
             process.start()
             assert process.pid is not None
             self.worker_dict[name] = WorkerData(name, process.pid, process, time.monotonic())
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
         self.log.debug('%s %s: started worker %s with pid %d', self.title, self.name, name, process.pid)
 
     def _new_name(self) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from greenq import bootstrap
+from greenq.child_process import STOP_SIGNALS
 from greenq.connections import put_together, resolve_connection, taken_apart
 from greenq.custody import Custody
 from greenq.defaults import (
@@ -23,7 +24,7 @@ from greenq.defaults import (
     DEFAULT_WORKER_TTL,
 )
 from greenq.exceptions import ConfigurationError
-from greenq.fresh_process import SETUP_FAILED, STOP_SIGNALS, FreshProcess, leave_note
+from greenq.fresh_process import SETUP_FAILED, FreshProcess, leave_note
 from greenq.job import Job
 from greenq.logutils import setup_loghandlers
 from greenq.pulse import Pulse

@@ -116,8 +116,14 @@ class _View:
         head = f'worker {head} {state}' if self.raw else f'{head}: {_coloured(state)}'
         return (
             f'{head} {", ".join(worker.queue_names())}. '
-            f'jobs: {worker.successful_job_count} finished, {worker.failed_job_count} failed'
+            f'jobs: {worker.successful_job_count} finished, {worker.failed_job_count} failed{_troubles(worker)}'
         )
+
+
+def _troubles(worker: BaseWorker) -> str:
+    """What a healthy worker has none of."""
+    counts = {'outcomes dropped': worker.lost_outcome_count, 'blockages': worker.block_count}
+    return ''.join(f', {count} {what}' for what, count in counts.items() if count)
 
 
 def _registry_counts(queue: Queue) -> str:

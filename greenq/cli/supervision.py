@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from greenq import bootstrap
+from greenq.child_process import ChildProcess
 from greenq.custody import Custody
-from greenq.fresh_process import handed_over
 from greenq.pulse import VARIABLE, Pulse
 from greenq.supervisor import RECYCLE, Supervisor, WorkerData
 
@@ -23,46 +22,16 @@ def is_supervised() -> bool:
     return VARIABLE in os.environ
 
 
-class WorkerCommand:
+class WorkerCommand(ChildProcess):
     """This process's command line as a child process that is a worker of the given name."""
 
     def __init__(self, name: str):
-        self.pulse = Pulse.shared()
+        super().__init__(Pulse.shared())
         self._name = name
-        self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it."""
-        handed = handed_over(self.pulse)
-        environment = {**handed['env'], NAME_VARIABLE: self._name, bootstrap.PATCH_VARIABLE: '1'}
-        self._popen = subprocess.Popen(bootstrap.own_command(), env=environment, pass_fds=handed['pass_fds'])
-
-    @property
-    def pid(self) -> int | None:
-        """Process id; None before the start."""
-        return self._popen.pid if self._popen else None
-
-    @property
-    def exitcode(self) -> int | None:
-        """None while it runs; the negative number of the signal that ended it."""
-        return self._popen.poll() if self._popen else None
-
-    def is_alive(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._popen is not None and self.exitcode is None
-
-    def join(self, timeout: float | None = None) -> None:
-        """Waits for its end, at most `timeout` seconds."""
-        if self._popen is not None:
-            try:
-                self._popen.wait(timeout)
-            except subprocess.TimeoutExpired:
-                pass
-
-    def kill(self) -> None:
-        """Sends SIGKILL; one that has ended is fine."""
-        if self._popen is not None:
-            self._popen.kill()
+        self._spawn(bootstrap.own_command(), {NAME_VARIABLE: self._name, bootstrap.PATCH_VARIABLE: '1'})
 
 
 class CommandSupervisor(Supervisor):

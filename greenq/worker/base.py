@@ -172,6 +172,11 @@ class BaseWorker(Upkeep):
         self._force_stop_requested = True
         self._wake.wake()
 
+    def request_quiet(self, signum: int | None, frame: FrameType | None) -> None:
+        """Takes no more jobs, and stays until it is told to stop. Only sets a flag, since signal handlers call it."""
+        self._is_quiet = True
+        self._wake.wake()
+
     def _note_stop(self) -> None:
         """Tells of a requested stop, once, outside the signal handler."""
         if self._stop_requested and not self._stop_noted:
@@ -239,6 +244,9 @@ class BaseWorker(Upkeep):
             if self._stop_requested or self._heart.is_superseded:
                 raise StopRequested
             self._look_after()
+            if self._is_quiet:
+                self._stay_quiet()
+                continue
             begun = None if self._waiter.is_watching else self._take(burst=timeout is None)
             if begun is not None:
                 return begun
@@ -246,6 +254,13 @@ class BaseWorker(Upkeep):
             if not self._waiter.parked_count and (timeout is None or idle_left <= 0):
                 return None
             self._waiter.wait(max(0.0, min(idle_left, WAIT_SECONDS)))
+
+    def _stay_quiet(self) -> None:
+        if self._state != WorkerStatus.SUSPENDED:
+            self.log.info('Worker %s: takes no more jobs until it is told to stop', self.name)
+            self._end_waits()
+            self.set_state(WorkerStatus.SUSPENDED)
+        self._wake.wait(WAIT_SECONDS)
 
     def _take(self, burst: bool) -> tuple[Job, Queue] | None:
         """Claims a job and makes sure that nothing else waits for this worker while it runs."""

@@ -196,7 +196,8 @@ class GeventDeathPenalty(BaseDeathPenalty):
         if self._leaves_as is not None:
             raise self._leaves_as from None
         if exc is not None and isinstance(exc, Overdue) and not self._is_inside(exc.block):
-            raise self._exception(self.message) from None
+            # Where the block was when it was struck, is where it hung.
+            raise self._exception(self.message).with_traceback(exc.__traceback__) from None
 
     def _is_inside(self, block: 'GeventDeathPenalty') -> bool:
         outer: GeventDeathPenalty | None = self._outer

@@ -32,7 +32,7 @@ from greenq.worker.deadlines import GeventDeathPenalty
 from greenq.worker.finisher import Finisher
 from greenq.worker.in_flight import triple
 from greenq.worker.outcomes import Outcome
-from greenq.worker.patched import prepare_process
+from greenq.worker.patched import greenlets_end_alone, prepare_process
 from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.slots import Ready, Slots
@@ -123,9 +123,14 @@ class GeventWorker(WatchedWorker):
 
     @cached_property
     def _coroutines(self) -> CoroutineLoop:
-        return CoroutineLoop()
+        return CoroutineLoop(self._on_stuck_loop)
 
     # Start and stop
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """As for every worker; what a job's greenlets raise is no concern of the main greenlet, where this runs."""
+        with greenlets_end_alone():
+            return super().work(*args, **kwargs)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """As for every worker; refuses to start in a process that is not patched."""
@@ -137,21 +142,26 @@ class GeventWorker(WatchedWorker):
 
     def teardown(self) -> None:
         """What runs has its grace, what was not begun goes back, then as for every worker."""
+        commit, look_after = self._background
+        try:
+            self._let_go_of_unbegun()
+            self._drain()
+            self._is_leaving = True
+            self._outcome_waits.set()
+            commit.join(COMMAND_SECONDS)
+            look_after.kill()
+            super().teardown()
+        finally:
+            gevent.killall([commit, look_after])
+            self._stop_watch()
+            self._coroutines.close()
+
+    def _let_go_of_unbegun(self) -> None:
         try:
             self._end_waits()
             self._put_back_ready()
         except RedisError as error:
             self.log.error('Worker %s: Redis: %s; what was not begun is left to others', self.name, error)
-        self._drain()
-        self._is_leaving = True
-        commit, look_after = self._background
-        self._outcome_waits.set()
-        commit.join(COMMAND_SECONDS)
-        look_after.kill()
-        super().teardown()
-        commit.kill()
-        self._stop_watch()
-        self._coroutines.close()
 
     def _drain(self) -> None:
         slots = self._slots
@@ -200,7 +210,7 @@ class GeventWorker(WatchedWorker):
                 self.log.error('Worker %s: Redis: %s; trying again', self.name, error)
                 backoff.sleep()
         self._note_stop()
-        self._note_end(burst)
+        self._note_end()
         self.log.info('Worker %s: executed %d job(s), quitting', self.name, self._slots.started_count)
         return bool(self._slots.started_count)
 
@@ -210,7 +220,8 @@ class GeventWorker(WatchedWorker):
             raise StopRequested
         self._return_unbegun()
         if max_jobs is not None and self._slots.started_count >= max_jobs and not self._recycles_for:
-            self._recycle(f'it has begun {max_jobs} job(s), as many as it may')
+            # In burst mode it is RQ's limit: the command ends.
+            self._recycle(f'it has begun {max_jobs} job(s), as many as it may', is_replaced=not burst)
         if self._recycles_for or self._is_quiet:
             return self._take_none(burst)
         wanted = self._free_slots()

@@ -3,6 +3,9 @@
 While jobs run, the hub renews a SIGALRM before it comes. So it comes only when the hub does not, into the very code
 that is to blame: Python code at once, C code as soon as it returns. Nothing here logs or knows Redis: a handler runs
 between any two instructions.
+
+A job that sets a handler for SIGALRM has the signal, and its timer, for itself until it puts the earlier handler back;
+meanwhile deadlines are noticed by the hub only.
 """
 
 import math
@@ -33,6 +36,8 @@ KEEP_FRAMES = 50
 _OWN = frozenset({'greenq.pulse', 'greenq.worker.deadlines', 'greenq.worker.switches', __name__})
 #: Packages that keep locks or connections, whose innermost frames are given time.
 _DELICATE = frozenset({'gevent', 'importlib', 'logging', 'queue', 'redis', 'threading', '_frozen_importlib'})
+#: Packages in which somebody who is never to run again would be waited for by all others.
+_LOCKING = frozenset({'importlib', 'logging', 'queue', 'redis', '_frozen_importlib'})
 
 #: Greenlets that will never run again; whoever let go of one would have it run by throwing GreenletExit at it.
 _parked: list[greenlet] = []
@@ -41,7 +46,7 @@ _Frame = tuple[str, int, str]
 
 
 class Blockage(NamedTuple):
-    """The hub was kept from running: for how long at least (s), and how much of it was computing."""
+    """The hub was kept from running: for how long at least (s), and how much of that was computing."""
 
     seconds: float
     computing: float
@@ -51,9 +56,25 @@ class Blockage(NamedTuple):
     stack: list[_Frame]
 
 
-class _Sample(NamedTuple):
-    found: Any
-    stack: list[_Frame]
+class _Sighting:
+    """A greenlet that was found running when the hub should have been, from one alarm to a later one or more."""
+
+    def __init__(self, target: greenlet, found: Any, since: float, computed: float):
+        self.target = target
+        self.found = found
+        self.since = self.until = since
+        self.computed_before = self.computed = computed
+        self.stack: list[_Frame] = []
+        #: How often it was let be because of where it was.
+        self.spared_count = 0
+
+    def go_on(self) -> None:
+        self.until, self.computed = time.monotonic(), time.thread_time()
+
+    def as_blockage(self) -> Blockage:
+        # Since the alarm before something else may have run, for a while.
+        seconds = self.until - self.since - TICK_SECONDS
+        return Blockage(seconds, min(self.computed - self.computed_before, seconds), self.found, self.stack)
 
 
 class HubWatch:
@@ -84,36 +105,43 @@ class HubWatch:
         self._timer: Any = self._hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
         self._is_ticking = False
         self._ticked_at = self._computed = 0.0
-        self._sample: _Sample | None = None
-        self._impatience = 0
+        #: Since the last sign of life: one after the other.
+        self._sightings: list[_Sighting] = []
         self._earlier_handler: Any = None
-        self._has_handler = False
+        self._earlier_continued: Any = None
+        #: None while it does not have the signals.
+        self._earlier_alarm: _Alarm | None = None
 
     def start(self) -> None:
-        """Takes SIGALRM, where there is one and this is the main thread."""
-        if hasattr(signal, 'SIGALRM'):
-            with suppress(ValueError):
-                self._earlier_handler = signal.signal(signal.SIGALRM, self._on_alarm)
-                self._has_handler = True
+        """Takes its signals, if this is the main thread."""
+        with suppress(ValueError):
+            self._earlier_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+            self._earlier_continued = signal.signal(signal.SIGCONT, self._on_continued)
+            self._earlier_alarm = _Alarm()
         self.beat()
 
     def stop(self) -> None:
-        """Gives SIGALRM back."""
+        """Gives its signals back."""
         self._timer.stop()
+        self._timer.close()
         self._is_ticking = False
-        if self._has_handler:
-            self._has_handler = False
-            self._disarm()
-            if self._is_mine():
-                # None stands for a handler that was not set from Python, and cannot be put back from here.
-                signal.signal(signal.SIGALRM, self._earlier_handler or signal.SIG_DFL)
+        if self._earlier_alarm is None:
+            return
+        self._disarm()
+        # None stands for a handler that was not set from Python, and cannot be put back from here.
+        if self._is_mine():
+            signal.signal(signal.SIGALRM, self._earlier_handler or signal.SIG_DFL)
+            self._earlier_alarm.put_back()
+        if signal.getsignal(signal.SIGCONT) == self._on_continued:
+            signal.signal(signal.SIGCONT, self._earlier_continued or signal.SIG_DFL)
+        self._earlier_alarm = None
 
     def wake(self) -> None:
         """There are jobs in hand: watches closely until there are none."""
         self._pulse.jobs = self._jobs()
         if not self._is_ticking:
             self._is_ticking = True
-            self._note_life(time.monotonic())
+            self._note_life()
             self._timer.start(self._tick, update=True)
             self._arm()
 
@@ -128,12 +156,12 @@ class HubWatch:
         return blockages
 
     def _tick(self) -> None:
-        present = time.monotonic()
-        silence = present - self._ticked_at
-        # What kept the hub busy may have begun right before it would have ticked again.
-        if silence - TICK_SECONDS >= self._block_warning > 0:
-            self._note_blockage(silence - TICK_SECONDS)
-        self._note_life(present)
+        if self._sightings:
+            self._sightings[-1].go_on()
+            if self._block_warning:
+                noticed = [sighting.as_blockage() for sighting in self._sightings]
+                self._blockages += [blockage for blockage in noticed if blockage.seconds >= self._block_warning]
+        self._note_life()
         self.beat()
         if self._pulse.jobs:
             self._arm()
@@ -142,15 +170,9 @@ class HubWatch:
             self._timer.stop()
             self._disarm()
 
-    def _note_life(self, present: float) -> None:
-        self._ticked_at = present
-        self._computed = time.thread_time()
-        self._sample = None
-        self._impatience = 0
-
-    def _note_blockage(self, seconds: float) -> None:
-        sample = self._sample or _Sample(None, [])
-        self._blockages.append(Blockage(seconds, time.thread_time() - self._computed, *sample))
+    def _note_life(self) -> None:
+        self._ticked_at, self._computed = time.monotonic(), time.thread_time()
+        self._sightings = []
 
     # The alarm
 
@@ -158,16 +180,20 @@ class HubWatch:
         return signal.getsignal(signal.SIGALRM) == self._on_alarm
 
     def _arm(self) -> None:
-        if self._has_handler:
-            if self._is_mine():
-                signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS, TICK_SECONDS)
-            else:
-                # A job uses the signal itself: it must get what it has asked for, and nothing else.
-                self._disarm()
+        if self._earlier_alarm is None:
+            return
+        if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+            # A job has used it, and not put back what it found.
+            signal.signal(signal.SIGALRM, self._on_alarm)
+        if self._is_mine():
+            signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS, TICK_SECONDS)
+        else:
+            # A job uses the signal itself: it must get what it has asked for, and nothing else.
+            self._disarm()
 
-    @staticmethod
-    def _disarm() -> None:
-        if signal.getitimer(signal.ITIMER_REAL)[1] == TICK_SECONDS:
+    def _disarm(self) -> None:
+        _, interval = signal.getitimer(signal.ITIMER_REAL)
+        if self._is_mine() or math.isclose(interval, TICK_SECONDS):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
@@ -178,28 +204,57 @@ class HubWatch:
         if not _OWN.isdisjoint(frames):
             return
         target, found = self._find(current)
-        self._sample = _Sample(found, _stack(frame))
-        if frames[0].partition('.')[0] in _DELICATE and self._impatience < PATIENCE:
-            self._impatience += 1
+        sighting = self._sight(current, found)
+        sighting.stack = _stack(frame)
+        if _package(frames[0]) in _DELICATE and sighting.spared_count < PATIENCE:
+            sighting.spared_count += 1
             return
-        self._strike(current, target)
-
-    def _strike(self, current: greenlet, target: greenlet) -> None:
         block = GeventDeathPenalty.overdue_block(target)
         present = time.monotonic()
         if block is not None:
-            if present < block.deadline + GIVE_UP_SECONDS:
+            if present < block.deadline + GIVE_UP_SECONDS or not _LOCKING.isdisjoint(map(_package, frames)):
                 raise Overdue(block)
             self._park(current)
         if present >= self.interrupts_at and GeventDeathPenalty.is_in_block(target):
             self.interrupts_at = present + REMIND_SECONDS
             raise self._interruption
 
+    def _on_continued(self, signum: int, frame: FrameType | None) -> None:
+        """The whole process was stopped for a while: no job is to blame for that."""
+        self._note_life()
+
+    def _sight(self, current: greenlet, found: Any) -> _Sighting:
+        last = self._sightings[-1] if self._sightings else None
+        if last is None or last.target is not current or last.found is not found:
+            since, computed = (last.until, last.computed) if last else (self._ticked_at, self._computed)
+            last = _Sighting(current, found, since, computed)
+            self._sightings.append(last)
+        last.go_on()
+        return last
+
     def _park(self, current: greenlet) -> None:
         """It swallows whatever is raised and leaves nobody else a turn: it gets none any more."""
         _parked.append(current)
         while True:
             self._hub.switch()
+
+
+class _Alarm:
+    """The alarm that was set when this was made, which stops it."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._seconds, self._interval = signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def put_back(self) -> None:
+        if self._seconds:
+            left = self._seconds - (time.monotonic() - self._began)
+            # Zero would leave it stopped.
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), self._interval)
+
+
+def _package(module: str) -> str:
+    return module.partition('.')[0]
 
 
 def _frames(frame: FrameType | None) -> list[str]:

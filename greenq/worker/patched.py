@@ -3,8 +3,11 @@ replies, a calm garbage collector."""
 
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gevent
+from gevent import get_hub
 from gevent.monkey import is_module_patched
 
 from greenq.exceptions import NotPatchedError
@@ -23,6 +26,18 @@ def prepare_process() -> None:
     _refuse_unpatched_process()
     gevent.setswitchinterval(min(gevent.getswitchinterval(), IO_SECONDS))
     _calm_garbage_collector()
+
+
+@contextmanager
+def greenlets_end_alone() -> Iterator[None]:
+    """Within it, `sys.exit` and the like end the greenlet that calls it, as in a thread, where gevent would raise it in
+    the main greenlet, too: the greenlet is some job's, and a signal that asks for a stop is no exception here."""
+    hub = get_hub()
+    earlier, hub.SYSTEM_ERROR = hub.SYSTEM_ERROR, ()
+    try:
+        yield
+    finally:
+        hub.SYSTEM_ERROR = earlier
 
 
 def _refuse_unpatched_process() -> None:

@@ -57,6 +57,10 @@ class WorkerRecord:
         self._state: str = 'starting'
         self.successful_job_count: int = 0
         self.failed_job_count: int = 0
+        #: Outcomes that were dropped because somebody else had taken the job over meanwhile.
+        self.lost_outcome_count: int = 0
+        #: How often a job kept all others from running for too long.
+        self.block_count: int = 0
         self.total_working_time: float = 0
         self.birth_date: datetime | None = None
         self.last_heartbeat: datetime | None = None
@@ -173,6 +177,8 @@ class WorkerRecord:
         self.birth_date = utcparse(data['birth']) if data.get('birth') else None
         self.failed_job_count = int(data.get('failed_job_count') or 0)
         self.successful_job_count = int(data.get('successful_job_count') or 0)
+        self.lost_outcome_count = int(data.get('greenq_lost_outcomes') or 0)
+        self.block_count = int(data.get('greenq_blocks') or 0)
         self.total_working_time = float(data.get('total_working_time') or 0)
         if data.get('queues'):
             self.queues = [self._queue(name) for name in data['queues'].split(',')]

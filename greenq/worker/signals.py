@@ -2,6 +2,7 @@
 handler runs between any two instructions."""
 
 import os
+import select
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -39,6 +40,11 @@ class WakePipe:
             os.write(self._writer, b'.')
         except OSError:  # full: the reader will wake anyway; closed: nobody waits
             pass
+
+    def wait(self, seconds: float) -> None:
+        """Waits for a wake-up, at most so long, and forgets it."""
+        select.select([self], [], [], seconds)
+        self.drain()
 
     def drain(self) -> None:
         """Forgets all wake-ups so far."""

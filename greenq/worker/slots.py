@@ -97,14 +97,12 @@ class Slots:
                 self.running[execution_id] = me
                 self.started_count += 1
                 if switches is not None:
-                    switches.begin(execution_id)
+                    switches.begin(me, execution_id)
                 contextvars.copy_context().run(self._execute, item)
                 if self.running.pop(execution_id, None) is None:
                     if switches is not None:
-                        switches.forget()
+                        switches.forget(me)
                     return
-                if switches is not None:
-                    switches.end()
                 self.ended_count += 1
                 self.freed.set()
                 self.idle_since = time.monotonic()
@@ -112,5 +110,7 @@ class Slots:
                     hub.loop.run_callback(me.switch)
                     hub.switch()
                     turn_over = time.monotonic() + TURN_SECONDS
+            if switches is not None:
+                switches.rest(me)
             self._idle.append(me)
             hub.switch()

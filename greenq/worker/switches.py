@@ -1,10 +1,10 @@
 """Tells the pulse at each switch of greenlets whose code runs from now on: if the process dies, its supervisor reads
 there who was at it. Only for workers that have a supervisor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from greenlet import getcurrent, gettrace, greenlet, settrace
+from greenlet import gettrace, greenlet, settrace
 
 from greenq.pulse import Pulse, as_label
 
@@ -13,12 +13,12 @@ _NOBODY = as_label('')
 
 class Switches:
     """Responsible for the pulse's `current`. `execution_of`: the execution that a greenlet belongs to which has not
-    been named by `begin`, '' if to none."""
+    been named by `begin`, '' if to none; it is not asked for `idle`, which never execute anything."""
 
-    def __init__(self, pulse: Pulse, execution_of: Callable[[greenlet], str]):
+    def __init__(self, pulse: Pulse, execution_of: Callable[[greenlet], str], idle: Iterable[greenlet] = ()):
         self._pulse = pulse
         self._execution_of = execution_of
-        self._labels: dict[greenlet, bytes] = {}
+        self._labels: dict[greenlet, bytes] = dict.fromkeys(idle, _NOBODY)
         self._earlier: Callable[[str, Any], Any] | None = None
 
     def start(self) -> None:
@@ -32,18 +32,18 @@ class Switches:
             settrace(self._earlier)
         self._pulse.run(_NOBODY)
 
-    def begin(self, execution_id: str) -> None:
+    def begin(self, current: greenlet, execution_id: str) -> None:
         """The current greenlet executes this from now on."""
-        label = self._labels[getcurrent()] = as_label(execution_id)
+        label = self._labels[current] = as_label(execution_id)
         self._pulse.run(label)
 
-    def end(self) -> None:
+    def rest(self, current: greenlet) -> None:
         """The current greenlet executes nothing."""
-        self._labels[getcurrent()] = _NOBODY
+        self._labels[current] = _NOBODY
 
-    def forget(self) -> None:
+    def forget(self, current: greenlet) -> None:
         """The current greenlet is about to end."""
-        self._labels.pop(getcurrent(), None)
+        self._labels.pop(current, None)
 
     def _trace(self, event: str, args: Any) -> None:
         target = args[1]

@@ -49,6 +49,10 @@ class Upkeep(Attempts):
         )
 
     @cached_property
+    def _told_counts(self) -> dict[str, int]:
+        return {}
+
+    @cached_property
     def _maintenance(self) -> Maintenance:
         return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due, self.executions)
 
@@ -78,6 +82,19 @@ class Upkeep(Attempts):
         """Extends the lease; `timeout` (s) is how long RQ's record of the worker lives without another beat."""
         self._heart.beat(timeout or self.worker_ttl + 60)
         self.last_heartbeat = now()
+        self._tell_counts()
+
+    def _counts(self) -> dict[str, int]:
+        """What the worker counts for its record besides jobs, by the field there."""
+        return {'greenq_lost_outcomes': self._finisher.lost_count}
+
+    def _tell_counts(self) -> None:
+        """Adds to the record what was counted since it was last told."""
+        for field, count in self._counts().items():
+            news = count - self._told_counts.get(field, 0)
+            if news:
+                self._beat_client.hincrby(self.key, field, news)
+                self._told_counts[field] = count
 
     @property
     def dequeue_timeout(self) -> int:

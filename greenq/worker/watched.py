@@ -11,8 +11,8 @@ from types import FrameType
 from typing import Any
 
 import gevent
-from greenlet import greenlet
-from redis.exceptions import RedisError
+from gevent import get_hub
+from greenlet import getcurrent, greenlet
 
 from greenq.defaults import DEADLINE_GRACE_SECONDS, DEFAULT_BLOCK_WARNING_SECONDS
 from greenq.executions import Execution
@@ -36,14 +36,12 @@ class WatchedWorker(BaseWorker):
 
     #: What the process is to end with: `os.EX_TEMPFAIL` if its supervisor is to start another in its place.
     exit_status = 0
-    #: How often a job has kept all others from running for longer than `block_warning`.
-    block_count = 0
 
     _pulse: Pulse
     _is_supervised = False
-    _is_quiet = False
     #: Why it takes no more jobs though nobody has asked it to stop; '' while it does.
     _recycles_for = ''
+    _is_replaced = False
     #: When it leaves whatever still runs (monotonic).
     _leaves_at = math.inf
 
@@ -97,9 +95,10 @@ class WatchedWorker(BaseWorker):
         elif '_pulse' not in self.__dict__:
             self._pulse = Pulse()
         self._parent_pid = os.getppid()
-        self.exit_status = self.block_count = self._told_block_count = 0
-        self._is_quiet, self._recycles_for, self._leaves_at = False, '', math.inf
-        self._switches = Switches(self._pulse, self._execution_id_of) if self._is_supervised else None
+        self.exit_status = self.block_count = 0
+        self._recycles_for, self._is_replaced, self._leaves_at = '', False, math.inf
+        idle = (get_hub(), getcurrent())
+        self._switches = Switches(self._pulse, self._execution_id_of, idle) if self._is_supervised else None
         self._hub_watch = HubWatch(self._pulse, self._find, self._busy_count, Interrupted, self.block_warning)
         return self._switches
 
@@ -129,27 +128,28 @@ class WatchedWorker(BaseWorker):
         self._wake_up()
 
     def request_quiet(self, signum: int | None, frame: FrameType | None) -> None:
-        """Takes no more jobs, and stays until it is told to stop. Only sets a flag, since signal handlers call it."""
-        self._is_quiet = True
-        self._wake.wake()
+        """As for every worker; wakes whatever the worker waits for."""
+        super().request_quiet(signum, frame)
         self._wake_up()
 
     def _idle_state(self) -> str:
         return WorkerStatus.SUSPENDED.value if self._is_quiet else super()._idle_state()
 
-    def _recycle(self, reason: str, within: float = math.inf) -> None:
-        """Takes no more jobs and ends when those at work have ended, or in so many seconds."""
+    def _recycle(self, reason: str, within: float = math.inf, *, is_replaced: bool = True) -> None:
+        """Takes no more jobs and ends when those at work have ended, or in so many seconds; its supervisor, if it has
+        one, starts another in its place."""
         self._leaves_at = min(self._leaves_at, time.monotonic() + within)
         if not self._recycles_for:
             self._recycles_for = reason
+            self._is_replaced = is_replaced and self._is_supervised
             self.log.info('Worker %s: takes no more jobs and ends, because %s', self.name, reason)
-            self._pulse.leave()
+            if self._is_replaced:
+                self._pulse.leave()
         self._wake.wake()
         self._wake_up()
 
-    def _note_end(self, burst: bool) -> None:
-        is_to_be_replaced = self._recycles_for and self._is_supervised and not burst and not self._stop_requested
-        self.exit_status = os.EX_TEMPFAIL if is_to_be_replaced else 0
+    def _note_end(self) -> None:
+        self.exit_status = os.EX_TEMPFAIL if self._is_replaced and not self._stop_requested else 0
 
     # The guard
 
@@ -189,6 +189,18 @@ class WatchedWorker(BaseWorker):
         if self._is_supervised:
             self._recycle(f'{what} does not end', within=DEADLINE_GRACE_SECONDS)
 
+    def _on_stuck_loop(self) -> None:
+        gevent.spawn(self._end_stuck_loop)
+
+    def _end_stuck_loop(self) -> None:
+        self.log.error('Worker %s: a coroutine neither waits nor ends; others get a new loop', self.name)
+        if self._is_supervised:
+            self._recycle('a coroutine neither waits nor ends', within=DEADLINE_GRACE_SECONDS)
+
+    def _give_back_all(self, cause: str = 'shutdown') -> None:
+        is_recycled = self._recycles_for and not self._stop_requested
+        super()._give_back_all(f'its worker was replaced, because {self._recycles_for}' if is_recycled else cause)
+
     def _report_blockages(self) -> None:
         for blockage in self._hub_watch.take_blockages():
             self.block_count += 1
@@ -203,17 +215,8 @@ class WatchedWorker(BaseWorker):
                 ''.join(_told(blockage)),
             )
 
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """As for every worker; tells the blockages, too."""
-        super().heartbeat(timeout, pipeline)
-        news = self.block_count - self._told_block_count
-        if news:
-            try:
-                self._beat_client.hincrby(self.key, 'greenq_blocks', news)
-            except RedisError as error:
-                self.log.debug('Worker %s: Redis: %s; blockages are told later', self.name, error)
-            else:
-                self._told_block_count += news
+    def _counts(self) -> dict[str, int]:
+        return {**super()._counts(), 'greenq_blocks': self.block_count}
 
 
 def _function_of(execution: Execution) -> str:

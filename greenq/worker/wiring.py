@@ -128,6 +128,7 @@ class Wiring(WorkerRecord):
         self._stop_requested = False
         self._force_stop_requested = False
         self._stop_noted = False
+        self._is_quiet = False
         self._stopped_job_id: str | None = None
         self._signal_handlers = SignalHandlers()
         if prepare_for_work:
@@ -158,7 +159,7 @@ class Wiring(WorkerRecord):
         for name in [name for kind in type(self).__mro__ for name, value in vars(kind).items() if _is_part(value)]:
             self.__dict__.pop(name, None)
         self._token = transitions.new_token()
-        self._stop_requested = self._force_stop_requested = self._stop_noted = False
+        self._stop_requested = self._force_stop_requested = self._stop_noted = self._is_quiet = False
         self._shutdown_requested_date = None
 
     @cached_property

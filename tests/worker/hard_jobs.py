@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import gevent
 
-from tests.worker.jobs import current_id, note, wait_at_gate
+from tests.worker.jobs import current_id, note, raise_named, wait_at_gate
 
 
 def spin() -> None:
@@ -112,11 +113,6 @@ def return_numbers(count: int) -> list[int]:
     return list(range(count))
 
 
-def leave_thread_alone() -> str:
-    """The thread's name."""
-    return threading.current_thread().name
-
-
 def import_module_that(does: str, folder: str) -> None:
     """Imports a module that hangs in its first line: `sleeps` or `spins`."""
     code = {'sleeps': 'import time; time.sleep(60)', 'spins': 'while True: pass'}[does]
@@ -130,12 +126,46 @@ def import_module_that(does: str, folder: str) -> None:
 
 def give_up_soon() -> None:
     """Makes the worker impatient, so that tests need not be patient."""
-    from greenq.worker import hub_watch
+    from greenq.worker import coroutines, hub_watch
 
-    hub_watch.GIVE_UP_SECONDS = 2  # type: ignore[assignment]
+    hub_watch.GIVE_UP_SECONDS = coroutines.GIVE_UP_SECONDS = 2
 
 
 async def async_spin() -> None:
     """Keeps all coroutines from running."""
     while True:
         pass
+
+
+async def async_spin_and_swallow() -> None:
+    """Keeps all coroutines from running, and does not listen."""
+    spin_and_swallow()
+
+
+def return_random(count: int) -> bytes:
+    return os.urandom(count)
+
+
+def raise_in_greenlet(name: str) -> str:
+    """Has a greenlet of its own raise."""
+    gevent.spawn(raise_named, name).join()
+    return 'unharmed'
+
+
+def raise_in_thread(name: str) -> str:
+    thread = threading.Thread(target=raise_named, args=(name,))
+    thread.start()
+    thread.join()
+    return 'unharmed'
+
+
+def raise_much(count: int) -> None:
+    raise ValueError('x' * count)
+
+
+def nest(depth: int) -> str:
+    """Recurses in C code."""
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return repr(nested)

@@ -130,3 +130,72 @@ def test_an_announced_interruption_can_be_taken_back() -> None:
     GeventDeathPenalty.forget(getcurrent())
     with GeventDeathPenalty(1):
         pass
+
+
+def test_its_traceback_tells_where_the_block_hung() -> None:
+    def hang_here() -> None:
+        gevent.sleep(5)
+
+    with pytest.raises(JobTimeoutException) as raised, GeventDeathPenalty(0.02):
+        hang_here()
+    assert 'hang_here' in [entry.name for entry in raised.traceback]
+
+
+def test_what_greenlets_of_a_late_block_pass_on_is_translated() -> None:
+    """It may have been caught in one block, and be raised in another one."""
+    caught = []
+    with pytest.raises(JobTimeoutException), GeventDeathPenalty(0.02):
+        try:
+            gevent.sleep(5)
+        except BaseException as error:
+            caught.append(error)
+            raise
+    with pytest.raises(CallbackTimeoutError), GeventDeathPenalty(5, CallbackTimeoutError):
+        raise caught[0]
+
+
+def test_many_blocks_are_struck_in_the_order_of_their_deadlines() -> None:
+    struck = []
+
+    def late(number: int) -> None:
+        try:
+            with GeventDeathPenalty(0.3 - number / 1000):
+                gevent.sleep(5)
+        except JobTimeoutException:
+            struck.append(number)
+
+    greenlets = [gevent.spawn(late, number) for number in range(200)]
+    others = [gevent.spawn(_in_time) for _ in range(200)]
+    gevent.joinall([*greenlets, *others], timeout=5, raise_error=True)
+    assert struck == sorted(struck, reverse=True)
+    assert len(struck) == 200
+
+
+def _in_time() -> None:
+    with GeventDeathPenalty(0.2):
+        gevent.sleep(0.01)
+
+
+def test_a_block_that_was_given_up_ends_as_it_was_told() -> None:
+    blocks: list[GeventDeathPenalty] = []
+
+    def stuck() -> str:
+        try:
+            with GeventDeathPenalty(0.02):
+                for _ in range(4):
+                    try:
+                        gevent.sleep(0.1)
+                    except BaseException as error:
+                        assert isinstance(error, deadlines.Overdue)
+                        blocks.append(error.block)
+        except KeyError:
+            return 'as told'
+        return 'its own way'
+
+    greenlet = gevent.spawn(stuck)
+    gevent.sleep(0.15)
+    assert GeventDeathPenalty.stuck(0.05) == blocks
+    assert not GeventDeathPenalty.stuck(5)
+    blocks[0].give_up(KeyError())
+    assert not GeventDeathPenalty.stuck(0)
+    assert greenlet.get(timeout=5) == 'as told'

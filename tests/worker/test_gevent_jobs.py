@@ -11,7 +11,7 @@ from greenq import Callback, Queue
 from greenq.command import send_kill_horse_command, send_stop_execution_command, send_stop_job_command
 from greenq.job import Job, JobStatus
 from tests.helpers import wait_until
-from tests.worker import jobs
+from tests.worker import hard_jobs, jobs
 from tests.worker.runner import Runner
 
 
@@ -160,6 +160,52 @@ def test_bad_jobs_among_many_good_ones(gevent_runner: Runner, queue: Queue, conn
     for name, job in bad:
         assert job.get_status() == JobStatus.FAILED
         assert name in _reason(job)
+    assert {job.get_status() for job in good} == {JobStatus.FINISHED}
+
+
+@pytest.mark.parametrize('raise_elsewhere', [hard_jobs.raise_in_greenlet, hard_jobs.raise_in_thread])
+def test_what_greenlets_of_jobs_raise(gevent_runner: Runner, queue: Queue, raise_elsewhere: Any) -> None:
+    """It is their job's business, even where gevent would end the main greenlet by it."""
+    names = ['SystemExit', 'KeyboardInterrupt', 'SystemError', 'GreenletExit', 'ValueError']
+    all_jobs = [queue.enqueue(raise_elsewhere, name) for name in names]
+    neighbours = [queue.enqueue(jobs.nap, 0.2) for _ in range(5)]
+
+    gevent_runner.run()
+
+    assert [job.return_value() for job in all_jobs] == ['unharmed'] * 5
+    assert {job.get_status() for job in neighbours} == {JobStatus.FINISHED}
+
+
+def test_damaged_jobs_among_many_good_ones(gevent_runner: Runner, queue: Queue, connection: Any) -> None:
+    corrupt, dataless, bad_timeout = (queue.enqueue(jobs.nothing) for _ in range(3))
+    connection.hset(corrupt.key, 'data', b'no pickle')
+    connection.hdel(dataless.key, 'data')
+    connection.hset(bad_timeout.key, 'timeout', 'soon')
+    unknown, missing = queue.enqueue('tests.worker.jobs.no_such'), queue.enqueue('no_such.module')
+    raising, deep = queue.enqueue('tests.worker.raises_on_import.function'), queue.enqueue(hard_jobs.nest, 100_000)
+    bad = [corrupt, dataless, bad_timeout, unknown, missing, raising, deep]
+    good = [queue.enqueue(function, 0.1) for function in (jobs.nap, jobs.async_nap) for _ in range(10)]
+
+    gevent_runner.run()
+
+    for job in bad:
+        assert connection.hget(job.key, 'status') == b'failed'
+    reasons = [_reason(job) for job in (corrupt, unknown, missing, deep)]
+    for reason, text in zip(reasons, ['DeserializationError', 'no_such', 'no_such', 'RecursionError'], strict=True):
+        assert text in reason
+    assert {job.get_status() for job in good} == {JobStatus.FINISHED}
+
+
+def test_results_that_are_hard_to_write(gevent_runner: Runner, queue: Queue) -> None:
+    unpicklable, large = queue.enqueue(jobs.return_unpicklable), queue.enqueue(hard_jobs.return_bytes, 50_000_000)
+    wordy = queue.enqueue(hard_jobs.raise_much, 5_000_000)
+    good = [queue.enqueue(jobs.nap, 0.1) for _ in range(10)]
+
+    gevent_runner.run()
+
+    assert unpicklable.return_value() == 'Unserializable return value'
+    assert large.return_value() == b'x' * 50_000_000
+    assert 'ValueError: xxx' in _reason(wordy)
     assert {job.get_status() for job in good} == {JobStatus.FINISHED}
 
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from greenq import Queue, Retry
+from greenq.command import send_quiet_command
 from greenq.job import Job, JobStatus
 from greenq.store import keys
 from greenq.worker import Worker
@@ -76,6 +77,27 @@ def test_a_running_job_may_finish(runner: Runner, queue: Queue, connection: redi
     assert running.get_status() == JobStatus.FINISHED
     assert queue.job_ids == [next_one.id, late.id]
     assert not connection.exists(keys.parked(runner.worker_name))
+
+
+def test_a_quiet_worker_takes_nothing_more(
+    runner: Runner, runners: Runners, queue: Queue, connection: redis.Redis
+) -> None:
+    runner.begin()
+    running = queue.enqueue(jobs.wait_at_gate)
+    jobs.wait_for_notes(connection, 1)
+    send_quiet_command(connection, runner.worker_name)
+    jobs.open_gate(connection)
+    runner.wait_for_state(connection, 'suspended')
+    wait_until(lambda: running.get_status() == JobStatus.FINISHED)
+
+    left = [queue.enqueue(jobs.nothing) for _ in range(3)]
+    other = runners.new('simple')
+    other.run()
+
+    assert {job.worker_name for job in Job.fetch_many([job.id for job in left], connection) if job} == {
+        other.worker_name
+    }
+    runner.stop()
 
 
 def test_a_second_signal_cuts_jobs_off(runner: Runner, queue: Queue, connection: redis.Redis) -> None:

@@ -65,6 +65,18 @@ def test_a_callback_that_never_waits(gevent_runner: Runner, queue: Queue) -> Non
     assert neighbour.is_finished
 
 
+def test_a_coroutine_that_never_waits(gevent_runner: Runner, queue: Queue) -> None:
+    late = queue.enqueue(hard_jobs.async_spin, job_timeout=1)
+    neighbours = [queue.enqueue(jobs.async_nap, 0.3, job_timeout=10) for _ in range(5)]
+    neighbours += [queue.enqueue(jobs.nap, 0.3, job_timeout=10) for _ in range(5)]
+
+    ended = gevent_runner.run()
+
+    assert 'JobTimeoutException' in _reason(late)
+    assert {job.get_status() for job in neighbours} == {JobStatus.FINISHED}
+    assert ended.seconds < 5
+
+
 def test_a_deadline_around_the_end_of_a_job(gevent_runner: Runner, queue: Queue) -> None:
     """Whoever wins, there is one outcome, and the slot goes on."""
     edge = [queue.enqueue(jobs.nap, 1 + number / 2000, job_timeout=1) for number in range(-60, 300)]
@@ -172,9 +184,7 @@ def test_a_callback_that_does_not_end(runner: Runner, queue: Queue, connection: 
     runner.stop()
 
 
-def test_what_ends_after_it_was_given_up_changes_nothing(
-    runner: Runner, queue: Queue, connection: redis.Redis
-) -> None:
+def test_what_ends_after_it_was_given_up_changes_nothing(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     runner.begin(concurrency=1)
     queue.enqueue(hard_jobs.give_up_soon)
     stuck = queue.enqueue(hard_jobs.swallow_until_told, job_timeout=1, on_success=Callback(jobs.on_success))
@@ -186,6 +196,18 @@ def test_what_ends_after_it_was_given_up_changes_nothing(
     runner.stop()
     assert stuck.is_failed and len(stuck.results()) == 1
     assert jobs.noted(connection) == []
+
+
+def test_a_coroutine_that_neither_waits_nor_ends(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
+    runner.begin()
+    queue.enqueue(hard_jobs.give_up_soon)
+    stuck = queue.enqueue(hard_jobs.async_spin_and_swallow, job_timeout=1)
+    jobs.wait_for_notes(connection, 1)
+    wait_until(lambda: 'others get a new loop' in runner.output)
+    follower = queue.enqueue(jobs.async_nap, 0.1)
+    wait_until(lambda: follower.is_finished)
+    runner.stop()
+    assert 'JobTimeoutException' in _reason(stuck)
 
 
 # ---- ends by itself ----
