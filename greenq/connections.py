@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -98,8 +99,8 @@ def checked(connection: redis.Redis) -> redis.Redis:
 
     For a `redis.RedisCluster` it is a client of the node that has greenq's keys, the same one each time.
     """
-    if isinstance(connection, redis.RedisCluster):
-        connection = _client_in_cluster(connection)
+    if _is_cluster(type(connection)):
+        connection = _client_in_cluster(connection)  # type: ignore[arg-type]
     if isinstance(connection, str):
         raise InvalidConnectionError(
             f'{masked(connection)!r} is a URL where a client is needed; write greenq.connections.connect(...) around it'
@@ -110,6 +111,12 @@ def checked(connection: redis.Redis) -> redis.Redis:
             'the Redis client has decode_responses=True, but job data are bytes; give greenq a client without it'
         )
     return connection
+
+
+@cache
+def _is_cluster(client_class: type[Any]) -> bool:
+    """Kept, since the class is one of a protocol, which takes its time to tell, and every job asks."""
+    return issubclass(client_class, redis.RedisCluster)
 
 
 def _client_in_cluster(cluster: redis.RedisCluster) -> redis.Redis:

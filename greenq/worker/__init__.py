@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from greenq.worker.fork_worker import RoundRobinWorker as RoundRobinWorker
     from greenq.worker.fork_worker import Worker as Worker
     from greenq.worker.gevent_worker import GeventWorker as GeventWorker
+    from greenq.worker.signals import SHUTDOWN_SIGNAL as SHUTDOWN_SIGNAL
     from greenq.worker.simple_worker import SimpleWorker as SimpleWorker
     from greenq.worker.spawn_worker import SpawnWorker as SpawnWorker
     from greenq.worker.wiring import log as logger
 
 _HOMES = {
     'DEFAULT_RESULT_TTL': 'greenq.defaults',
+    'SHUTDOWN_SIGNAL': 'greenq.worker.signals',
     'BaseWorker': 'greenq.worker.base',
     'DequeueStrategy': 'greenq.worker.base',
     'GeventWorker': 'greenq.worker.gevent_worker',
@@ -36,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     'DEFAULT_RESULT_TTL',
+    'SHUTDOWN_SIGNAL',
     'BaseWorker',
     'DequeueStrategy',
     'GeventWorker',

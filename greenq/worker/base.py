@@ -129,6 +129,7 @@ class BaseWorker(Upkeep):
             self.log.error('Worker %s: cannot sign off, its lease will end by itself: %s', self.name, error)
         self._waiter.close()
         self._wake.close()
+        self._close_clients()
 
     def _give_back_all(self, cause: str = 'shutdown') -> None:
         """Returns what still runs, or was claimed and never began, to the front of its queue; what was cut off and has

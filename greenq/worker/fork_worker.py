@@ -21,7 +21,7 @@ from greenq.queue import Queue
 from greenq.utils import now
 from greenq.worker.base import BaseWorker
 from greenq.worker.reconnect import Backoff
-from greenq.worker.signals import SignalHandlers, signal_name
+from greenq.worker.signals import SHUTDOWN_SIGNAL, SignalHandlers, signal_name
 
 #: How long (s) a look at the horse may take where no signal tells of its end.
 LOOK_SECONDS = 0.5
@@ -91,7 +91,7 @@ class Worker(BaseWorker):
             pid, status, rusage = self._look_at_horse(os.WNOHANG)
             if pid != 0:
                 return pid, status, rusage
-            if self._force_stop_requested or self._is_overdue(job):
+            if self._has_to_end(job):
                 self.kill_horse()
                 return self.wait_for_horse()
             try:
@@ -103,6 +103,10 @@ class Worker(BaseWorker):
                 self.log.warning('Worker %s: cannot beat: %s', self.name, error)
             select.select([self._wake], [], [], LOOK_SECONDS)
             self._wake.drain()
+
+    def _has_to_end(self, job: Job) -> bool:
+        # A stop may have come before there was a horse to kill.
+        return self._force_stop_requested or self._stopped_job_id == job.id or self._is_overdue(job)
 
     def _is_overdue(self, job: Job) -> bool:
         try:
@@ -172,7 +176,7 @@ class Worker(BaseWorker):
         if self._work_horse_killed_handler is not None:
             self._work_horse_killed_handler(job, retpid, ret_val, rusage)
 
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
         """Kills the horse and what it has started; a horse that is gone already is fine."""
         if not self.horse_pid:
             return

@@ -330,6 +330,9 @@ class GeventWorker(WatchedWorker):
         try:
             self._mark_started(job, execution)
             queue = self._queue_named(claimed.queue)
+            if execution.id in self._stopped_executions:
+                self._handle_stopped_job(job, queue, execution)
+                return
             self._announce(job, queue)
             self.execute_job(job, queue)
         except Interrupted:
@@ -472,18 +475,22 @@ class GeventWorker(WatchedWorker):
     def request_stop_execution(self, execution_id: str) -> None:
         """Stops just this execution."""
         target = self._slots.slot_of(execution_id)
-        if target is None:
+        waiting = self._slots.take_ready(execution_id) if target is None else None
+        if target is None and waiting is None:
             self.log.warning('Not running execution %s, command ignored.', execution_id)
             return
         self._stopped_executions.add(execution_id)
+        if waiting is not None:
+            # Claimed ahead, so it counts as running; no slot may become free for long.
+            self._aside.spawn(self._execute_claimed, waiting)
+            return
         get_hub().loop.run_callback(GeventDeathPenalty.interrupt, target, Stopped())
 
     def request_stop_job(self, job_id: str) -> None:
         """Stops every execution of a job."""
-        executions = list(self.executions.of_job(job_id))
-        if not executions:
+        if not self._comes_to_run(lambda: any(self.executions.of_job(job_id))):
             self.log.warning('Not working on job %s, command ignored.', job_id)
-        for execution in executions:
+        for execution in list(self.executions.of_job(job_id)):
             self.request_stop_execution(execution.id)
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:

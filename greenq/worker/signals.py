@@ -10,6 +10,8 @@ from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
+#: What ends the process that runs a job.
+SHUTDOWN_SIGNAL = signal.SIGKILL
 #: Ctrl+C at a supervisor reaches the worker twice, from the terminal and from its parent; the copy is no second wish.
 SAME_REQUEST_SECONDS = 1.0
 

@@ -50,6 +50,14 @@ class Slots:
         """Jobs in hand: those that run, and those that wait for a slot."""
         return len(self.running) + len(self.ready)
 
+    def take_ready(self, execution_id: str) -> Ready | None:
+        """Takes an execution that waits for a slot out of its line; None if it is not there."""
+        for item in self.ready:
+            if item.execution.id == execution_id:
+                self.ready.remove(item)
+                return item
+        return None
+
     def fill(self, items: Iterable[Ready]) -> None:
         """Hands jobs over: idle slots are woken, missing ones made."""
         before = len(self.ready)

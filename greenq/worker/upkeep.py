@@ -2,6 +2,8 @@
 
 import signal
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from greenq.worker.control import Control
 from greenq.worker.heartbeat import Heartbeat
 from greenq.worker.maintenance import Maintenance
+from greenq.worker.signals import SHUTDOWN_SIGNAL
 
 if TYPE_CHECKING:
     from greenq.worker.base import BaseWorker
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     pass
 
 from greenq.worker.attempts import Attempts
+
+#: How long (s) a command may be ahead of the reply that hands its job to the worker.
+OVERTAKE_SECONDS = 0.1
 
 
 class Upkeep(Attempts):
@@ -199,22 +205,31 @@ class Upkeep(Attempts):
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stops one execution: the job becomes stopped, not failed."""
-        execution = self.executions.get(execution_id)
-        if execution is None:
+        if not self._comes_to_run(lambda: execution_id in self.executions):
             self.log.warning('Not running execution %s, command ignored.', execution_id)
             return
-        self._stopped_job_id = execution.job_id
+        self._stopped_job_id = self.executions[execution_id].job_id
         self.kill_horse()
 
     def request_stop_job(self, job_id: str) -> None:
         """Stops a job: it becomes stopped, not failed."""
-        if job_id and self.get_current_job_id() == job_id:
+        if job_id and self._comes_to_run(lambda: self.get_current_job_id() == job_id):
             self._stopped_job_id = job_id
             self.kill_horse()
         else:
             self.log.warning('Not working on job %s, command ignored.', job_id)
 
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+    def _comes_to_run(self, is_running: Callable[[], bool]) -> bool:
+        """Whether the worker runs what a command names, or does so in a moment: a command may overtake the reply that
+        hands the job to the worker."""
+        deadline = time.monotonic() + OVERTAKE_SECONDS
+        while not is_running():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(OVERTAKE_SECONDS / 20)
+        return True
+
+    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
         """Kills the process that runs the job; workers without one ignore it."""
 
 

@@ -130,6 +130,7 @@ class Wiring(WorkerRecord):
         self._stop_noted = False
         self._is_quiet = False
         self._stopped_job_id: str | None = None
+        self._own_clients: list[Any] = []
         self._signal_handlers = SignalHandlers()
         if prepare_for_work:
             self._describe_process()
@@ -140,9 +141,16 @@ class Wiring(WorkerRecord):
     # Wiring: each part is made when it is first needed, so that a record read from Redis has none
 
     def _new_client(self, max_connections: int = 1, socket_timeout: float | None = COMMAND_SECONDS) -> Any:
-        return worker_connection(
+        client = worker_connection(
             self.connection, max_connections=max_connections, socket_timeout=socket_timeout, blocking=True
         )
+        self._own_clients.append(client)
+        return client
+
+    def _close_clients(self) -> None:
+        """Not left to the garbage collector, for those who make many workers in one process."""
+        while self._own_clients:
+            self._own_clients.pop().close()
 
     @cached_property
     def _client(self) -> Any:

@@ -128,7 +128,7 @@ def give_up_soon() -> None:
     """Makes the worker impatient, so that tests need not be patient."""
     from greenq.worker import coroutines, hub_watch
 
-    hub_watch.GIVE_UP_SECONDS = coroutines.GIVE_UP_SECONDS = 2
+    hub_watch.GIVE_UP_SECONDS = coroutines.GIVE_UP_SECONDS = 1
 
 
 async def async_spin() -> None:

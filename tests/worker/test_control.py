@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from greenq import SimpleWorker
+from greenq import Queue, SimpleWorker, Worker
 from greenq.command import send_command
 from greenq.connections import worker_connection
+from greenq.executions import Execution
+from greenq.job import Job, JobStatus
 from greenq.store import keys
 from greenq.worker.control import Control
 from tests.helpers import wait_until
@@ -76,3 +79,26 @@ def test_a_worker_ignores_what_it_does_not_know(connection: redis.Redis, caplog:
     for data in (b'[]', b'{}', b'nonsense'):
         with pytest.raises(ValueError):
             worker.handle_payload({'type': 'message', 'data': data})
+
+
+class _StoppedBeforeItsHorse(Worker):
+    """Gets the command between the claim, by which the job counts as started, and the fork."""
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        self.request_stop_job(job.id)
+        super().fork_work_horse(job, queue)
+
+
+def test_a_stop_may_come_before_the_horse(connection: redis.Redis) -> None:
+    job = Queue(connection=connection).enqueue(time.sleep, 60)
+    _StoppedBeforeItsHorse(['default'], connection=connection).work(burst=True)
+    assert job.get_status() == JobStatus.STOPPED
+
+
+def test_a_stop_may_overtake_the_reply_that_hands_the_job_over(connection: redis.Redis) -> None:
+    worker = SimpleWorker(['default'], connection=connection)
+    command = threading.Thread(target=worker.request_stop_job, args=('j',))
+    command.start()
+    worker.execution = Execution('e', 'j', connection)
+    command.join()
+    assert worker._stopped_job_id == 'j'

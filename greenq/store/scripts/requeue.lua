@@ -6,7 +6,11 @@
 --- @include submit
 
 local id, queue = ARGV[1], ARGV[2]
-if redis.call('ZREM', KEYS[1], id) == 0 then return '' end
+if redis.call('ZREM', KEYS[1], id) == 0 then
+  -- A repeat of a call whose reply was lost finds what that one has done.
+  local now = redis.call('HMGET', KEYS[2], 'status', 'enqueued_at')
+  return now[2] == ARGV[4] and now[1] or ''
+end
 local job = redis.call('HMGET', KEYS[2], 'status', 'rate_limit_key', 'rate_limit_concurrency', 'ttl')
 if not job[1] then return 'gone' end
 redis.call('HSET', KEYS[2], 'started_at', '', 'ended_at', '', 'last_heartbeat', '')
