@@ -11,7 +11,8 @@ import sys
 
 import click
 
-from benchmarks.common import machine, table
+from benchmarks.machine import describe
+from benchmarks.report import aligned
 
 LIMIT = 1.3
 STATEMENTS = ('import redis', 'import greenq', 'from greenq import Queue')
@@ -31,8 +32,8 @@ def main(rounds: int) -> None:
     base = medians['import redis']
     rows = [('', 'ms', 'vs redis')]
     rows += [(statement, f'{median:.1f}', f'{median / base:.2f}x') for statement, median in medians.items()]
-    click.echo(table(rows))
-    click.echo(f'\nmedians of {rounds}; {machine()}')
+    click.echo(aligned(rows))
+    click.echo(f'\nmedians of {rounds}; {describe()}')
     if medians['import greenq'] > LIMIT * base:
         sys.exit(1)
 
