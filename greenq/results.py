@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
-    from greenq.job import Job
+    from greenq.job_record import JobRecord
 
 _KEPT_PER_JOB = 10
 
@@ -132,7 +132,7 @@ class Result:
     @classmethod
     def create(
         cls,
-        job: Job,
+        job: JobRecord,
         type: Type,
         ttl: int | None,
         return_value: Any = None,
@@ -160,14 +160,14 @@ class Result:
         return result
 
     @classmethod
-    def create_failure(cls, job: Job, ttl: int | None, exc_string: str, *args: Any, **kwargs: Any) -> Result:
+    def create_failure(cls, job: JobRecord, ttl: int | None, exc_string: str, *args: Any, **kwargs: Any) -> Result:
         """Store the traceback of a failure; the other arguments are those of `create`, from `worker_name` on."""
         return cls.create(job, cls.Type.FAILED, ttl, None, exc_string, *args, **kwargs)
 
     @classmethod
     def create_retried(
         cls,
-        job: Job,
+        job: JobRecord,
         ttl: int | None,
         return_value: Any,
         worker_name: str,
@@ -193,7 +193,7 @@ class Result:
     @classmethod
     def create_max_retries_exceeded(
         cls,
-        job: Job,
+        job: JobRecord,
         ttl: int | None,
         return_value: Any,
         worker_name: str,
@@ -263,28 +263,30 @@ class Result:
         return keys.results(job_id)
 
     @classmethod
-    def all(cls, job: Job, serializer: Serializer | str | None = None) -> list[Result]:
+    def all(cls, job: JobRecord, serializer: Serializer | str | None = None) -> list[Result]:
         """Every result that is kept, newest first."""
         return cls._newest(job, serializer, None)
 
     @classmethod
-    def _newest(cls, job: Job, serializer: Serializer | str | None, count: int | None) -> list[Result]:
+    def _newest(cls, job: JobRecord, serializer: Serializer | str | None, count: int | None) -> list[Result]:
         entries: Any = job.connection.xrevrange(cls.get_key(job.id), '+', '-', count=count)
         serializer = serializer or job.serializer
         return [cls.restore(job.id, as_text(id), payload, job.connection, serializer) for id, payload in entries]
 
     @classmethod
-    def count(cls, job: Job) -> int:
+    def count(cls, job: JobRecord) -> int:
         """How many results are kept."""
         return int(job.connection.xlen(cls.get_key(job.id)))
 
     @classmethod
-    def delete_all(cls, job: Job) -> None:
+    def delete_all(cls, job: JobRecord) -> None:
         """Forget every result of a job."""
         job.connection.delete(cls.get_key(job.id))
 
     @classmethod
-    def fetch_latest(cls, job: Job, serializer: Serializer | str | None = None, timeout: float = 0) -> Result | None:
+    def fetch_latest(
+        cls, job: JobRecord, serializer: Serializer | str | None = None, timeout: float = 0
+    ) -> Result | None:
         """The newest result. If there is none, wait up to `timeout` seconds for the first; then None."""
         if timeout and not cls._wait(job, timeout):
             return None
@@ -292,7 +294,7 @@ class Result:
         return newest[0] if newest else None
 
     @classmethod
-    def _wait(cls, job: Job, timeout: float) -> bool:
+    def _wait(cls, job: JobRecord, timeout: float) -> bool:
         """Whether there is a result, within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         longest = _longest_block(job.connection)

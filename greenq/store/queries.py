@@ -1,22 +1,35 @@
 """Reads that need more than one key."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from greenq.store import keys
 from greenq.utils import as_text, utcparse
 
 
-def adopted_executions(client: Any, worker: str) -> list[tuple[str, str, str]]:
-    """(job id, execution id, queue) of all that a worker holds though another one began it, in two round trips."""
+class Held(NamedTuple):
+    """An execution under a worker's lease. `beginner` is the worker that its job's hash names."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    beginner: str
+
+
+def held_count(client: Any, worker: str) -> int:
+    """How many executions a worker has under its lease."""
+    return int(client.execute_command('SCARD', keys.held(worker)))
+
+
+def held_executions(client: Any, worker: str) -> list[Held]:
+    """All that a worker has under its lease, in two round trips."""
     composites = [as_text(item) for item in client.execute_command('SMEMBERS', keys.held(worker))]
     with client.pipeline(transaction=False) as pipeline:
         for composite in composites:
-            pipeline.execute_command('HMGET', keys.job(composite.rpartition(':')[0]), 'worker_name', 'origin')
+            pipeline.execute_command('HMGET', keys.job(composite.rpartition(':')[0]), 'origin', 'worker_name')
         jobs = pipeline.execute()
     return [
-        (*_parted(composite), as_text(origin or b''))
-        for composite, (beginner, origin) in zip(composites, jobs, strict=True)
-        if as_text(beginner or b'') != worker
+        Held(*_parted(composite), as_text(origin or b''), as_text(beginner or b''))
+        for composite, (origin, beginner) in zip(composites, jobs, strict=True)
     ]
 
 

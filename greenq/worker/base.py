@@ -73,14 +73,17 @@ class BaseWorker(Upkeep):
         """
         self._dequeue_strategy = _checked_strategy(dequeue_strategy)
         self._renew_parts()
-        self.bootstrap(logging_level, date_format, log_format)
+        # First, so that no signal finds a worker that is registered and cannot sign off.
         self._install_signal_handlers()
         try:
-            if with_scheduler:
-                self._start_scheduler(burst, logging_level, date_format, log_format)
-            return self._run(burst, max_jobs, max_idle_time)
+            self.bootstrap(logging_level, date_format, log_format)
+            try:
+                if with_scheduler:
+                    self._start_scheduler(burst, logging_level, date_format, log_format)
+                return self._run(burst, max_jobs, max_idle_time)
+            finally:
+                self.teardown()
         finally:
-            self.teardown()
             self._signal_handlers.restore()
 
     def bootstrap(

@@ -37,12 +37,18 @@ class Finisher:
         self._worker_name = worker_name
         self._idle_state = idle_state
         self._pending: deque[Pending] = deque()
-        self._being_written = 0
+        #: By the identity of each batch.
+        self._being_written: dict[int, list[Pending]] = {}
         self.lost_count = 0
 
     def __len__(self) -> int:
         """Outcomes that Redis does not have yet."""
-        return len(self._pending) + self._being_written
+        return len(self._pending) + sum(map(len, self._being_written.values()))
+
+    def execution_ids(self) -> set[str]:
+        """The executions whose outcome Redis does not have yet."""
+        batches = (self._pending, *self._being_written.values())
+        return {pending.outcome.execution_id for batch in batches for pending in batch}
 
     def record(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
         """Takes charge of an outcome; writes it at once."""
@@ -57,9 +63,9 @@ class Finisher:
         """Writes all that has gathered, waiting out Redis trouble; returns False if it gave up (seconds)."""
         while self._pending:
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
-            self._being_written += len(batch)
+            self._being_written[id(batch)] = batch
             is_written = self._write_patiently(batch, give_up_after)
-            self._being_written -= len(batch)
+            del self._being_written[id(batch)]
             if not is_written:
                 self._pending.extendleft(reversed(batch))
                 return False

@@ -452,6 +452,9 @@ class GeventWorker(WatchedWorker):
         self._unreturned += [triple(item.execution) for item in items]
         self._return_unbegun()
 
+    def _in_hand(self) -> set[str]:
+        return super()._in_hand() | {execution_id for _, execution_id, _ in self._unreturned}
+
     def _return_unbegun(self) -> None:
         """Gives back what never began. What Redis could not be told of is told again by the next call."""
         if self._unreturned:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -55,7 +55,8 @@ class Maintenance:
     """Responsible for recovery, every few seconds, and for asking for cleaning; `tick()` does what is due.
 
     `settle` ends an execution that the worker adopts; after trouble with Redis, which it raises, it is called again.
-    `clean` cleans the registries if that is due. `in_flight` has the ids of the executions that the worker runs.
+    `clean` cleans the registries if that is due. `in_hand` says which executions the worker runs, is about to
+    give back, or has an outcome of that is not written yet.
     """
 
     def __init__(
@@ -64,17 +65,18 @@ class Maintenance:
         worker_name: str,
         settle: Callable[[Recovered], None],
         clean: Callable[[], None],
-        in_flight: Container[str] = (),
+        in_hand: Callable[[], set[str]] = set,
     ):
         self._client = client
         self._worker_name = worker_name
         self._settle = settle
         self._clean = clean
-        self._in_flight = in_flight
+        self._in_hand = in_hand
         self._reaped_at = float('-inf')
         self._adopted: deque[Recovered] = deque()
         self._ever_adopted: set[str] = set()
         self._is_reply_missing = False
+        self._strays: set[str] = set()
 
     def tick(self) -> None:
         """Does what is due now. Trouble with Redis is raised."""
@@ -82,6 +84,7 @@ class Maintenance:
         if present - self._reaped_at >= REAP_SECONDS:
             self._reaped_at = present
             self.recover_lost()
+            self._release_strays()
         self._settle_adopted()
         self._clean()
 
@@ -118,6 +121,23 @@ class Maintenance:
 
     def _recall_adopted(self) -> None:
         """The reply that was lost may have named executions that are the worker's since."""
-        for job_id, execution_id, queue in queries.adopted_executions(self._client, self._worker_name):
-            if execution_id not in self._in_flight:
-                self._adopt(Recovered(job_id, execution_id, queue, 'adopted', cause=transitions.LOST))
+        in_hand = self._in_hand()
+        for held in queries.held_executions(self._client, self._worker_name):
+            if held.beginner != self._worker_name and held.execution_id not in in_hand:
+                self._adopt(Recovered(held.job_id, held.execution_id, held.queue, 'adopted', cause=transitions.LOST))
+
+    def _release_strays(self) -> None:
+        """Gives back what is under the worker's lease though it has ended here: Redis has lost its end, as it does when
+        it comes back from an older copy of its data. What is so at two looks in a row is no reply on its way."""
+        if queries.held_count(self._client, self._worker_name) == len(self._in_hand()):
+            self._strays = set()
+            return
+        held_by_me = queries.held_executions(self._client, self._worker_name)
+        # Asked after Redis: what ended meanwhile is a suspect for once, what began is none.
+        known = self._in_hand() | {item.execution_id for item in self._adopted}
+        suspects = {held.execution_id: held for held in held_by_me if held.execution_id not in known}
+        strays = [(held.job_id, held.execution_id, held.queue) for id, held in suspects.items() if id in self._strays]
+        if strays:
+            log.warning('Worker %s: Redis lost the end of %d jobs, they run again', self._worker_name, len(strays))
+            transitions.release(self._client, self._worker_name, strays, cause='Redis lost its end')
+        self._strays = set(suspects)

@@ -60,7 +60,11 @@ class Upkeep(Attempts):
 
     @cached_property
     def _maintenance(self) -> Maintenance:
-        return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due, self.executions)
+        return Maintenance(self._beat_client, self.name, self._settle_adopted, self._clean_if_due, self._in_hand)
+
+    def _in_hand(self) -> set[str]:
+        """The executions that the worker has not done with."""
+        return {*self.executions, *self._finisher.execution_ids()}
 
     @cached_property
     def _control(self) -> Control:

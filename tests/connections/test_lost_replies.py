@@ -13,11 +13,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from greenq import Queue
+from greenq import Queue, SimpleWorker
 from greenq.connections import connect
-from greenq.exceptions import DuplicateJobError
+from greenq.exceptions import DuplicateJobError, InvalidJobOperation
 from greenq.job import JobStatus
-from greenq.registry import ScheduledJobRegistry
+from greenq.registry import FailedJobRegistry, ScheduledJobRegistry
 from tests.connections import jobs
 from tests.worker.proxy import Proxy
 
@@ -133,3 +133,19 @@ def test_a_stalled_reply_enqueues_once(connection: redis.Redis, server_url: str)
         job = queue.enqueue(jobs.add, 1, 2)
         proxy.wait_until_dropped()
     assert Queue(connection=connection).job_ids == [job.id]
+
+
+def test_a_failed_job_is_requeued_once(connection: redis.Redis, proxy: Proxy) -> None:
+    job = Queue(connection=connection).enqueue(jobs.fail)
+    SimpleWorker(['default'], connection=connection).work(burst=True)
+    registry = FailedJobRegistry(connection=connection)
+    with _retrying(proxy) as client:
+        proxy.drop_reply_to(b'EVALSHA')
+        # The first look at the registry loads the script.
+        with pytest.raises(InvalidJobOperation):
+            registry.requeue(Queue(connection=connection).create_job(jobs.add, (1, 2)))
+        assert FailedJobRegistry(connection=client).requeue(job.id).get_status(refresh=False) == JobStatus.QUEUED
+        proxy.wait_until_dropped()
+    assert Queue(connection=connection).job_ids == [job.id] and registry.get_job_ids() == []
+    with pytest.raises(InvalidJobOperation):
+        registry.requeue(job.id)

@@ -250,7 +250,6 @@ LEFT_OUT = {
     'rq.logutils': {'colorizer'},
     'rq.local': {'Local', 'LocalManager', 'LocalProxy', 'release_local'},
     'rq.queue': {'EnqueueArgs'},
-    'rq.worker': {'SHUTDOWN_SIGNAL'},
     'rq.worker.base': {'setprocname'},
     'rq.scripts': {
         'acquire_or_refresh_lock', 'get_unique_enqueue_script', 'get_unique_schedule_script', 'release_lock',

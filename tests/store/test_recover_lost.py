@@ -38,6 +38,11 @@ def enqueue_in_order(client: redis.Redis, *job_ids: str) -> None:
         enqueue(client, job_id, more={'enqueued_at': f'2026-01-01T00:00:00.{n:06}Z'})
 
 
+def adopted_by(client: redis.Redis, worker: str) -> list[tuple[str, str, str]]:
+    """What a worker holds though another one began it."""
+    return [item[:3] for item in queries.held_executions(client, worker) if item.beginner != worker]
+
+
 def interruptions(client: redis.Redis, job_id: str) -> list[dict[str, str]]:
     history: list[dict[str, str]] = json.loads(client.hget(keys.job(job_id), 'greenq_interruptions') or '[]')
     return history
@@ -212,7 +217,7 @@ def test_what_is_to_fail_is_adopted(connection: redis.Redis) -> None:
     end_lease(connection)
     assert recover(connection) == [('a', 'adopted')]
     assert held(connection, 'rescuer') == ['a']
-    assert queries.adopted_executions(connection, 'rescuer') == [('a', claimed.execution_id, QUEUE)]
+    assert adopted_by(connection, 'rescuer') == [('a', claimed.execution_id, QUEUE)]
     assert places(connection, 'a') == ['started'] and not connection.exists(keys.held(WORKER), keys.member(WORKER))
     assert recover(connection) == []
     assert transitions.fail(connection, 'rescuer', [failed(claimed)]) == [True]
@@ -364,13 +369,13 @@ def test_a_job_scheduled_again_while_it_ran_stays_scheduled(connection: redis.Re
 
 
 def test_what_a_worker_holds_that_another_one_began(connection: redis.Redis) -> None:
-    assert queries.adopted_executions(connection, 'rescuer') == []
+    assert adopted_by(connection, 'rescuer') == []
     join(connection, on_lost='fail')
     start(connection, 'a', 'b')
     own = start(connection, 'own', worker='rescuer')
     end_lease(connection)
     recover(connection)
     connection.delete(keys.job('b'))
-    adopted = queries.adopted_executions(connection, 'rescuer')
+    adopted = adopted_by(connection, 'rescuer')
     assert sorted((job_id, queue) for job_id, _, queue in adopted) == [('a', QUEUE), ('b', '')]
     assert held(connection, 'rescuer') == ['a', 'b', own[0].job_id]

@@ -24,6 +24,9 @@ from greenq.worker.hub_watch import HubWatch
 from greenq.worker.switches import Switches
 from tests.worker.hard_jobs import match_for_ever, sleep_in_c, spin, spin_for, use_alarm
 
+#: Seconds by which a machine with much else to do may be late.
+SLACK = 1.0
+
 
 @pytest.fixture
 def pulse() -> Iterator[Pulse]:
@@ -87,15 +90,19 @@ def test_code_that_never_waits_is_broken(watch: HubWatch, block: Callable[[], An
     began = time.monotonic()
     with pytest.raises(JobTimeoutException, match=r'maximum timeout value \(0.4 seconds\)'), GeventDeathPenalty(0.4):
         block()
-    assert 0.4 <= time.monotonic() - began < 1.4
+    assert 0.4 <= time.monotonic() - began < 1.4 + SLACK
 
 
 def test_no_alarm_while_the_hub_lives(watch: HubWatch, alarms: Alarms) -> None:
+    longest = 0.0
     with GeventDeathPenalty(5):
         for _ in range(20):
+            began = time.monotonic()
             spin_for(0.03)
             gevent.sleep(0.02)
-    assert alarms.count() == 0
+            longest = max(longest, time.monotonic() - began)
+    # On a machine with too much to do the hub may have been late indeed.
+    assert alarms.count() == 0 or longest > 0.15
     with GeventDeathPenalty(5):
         spin_for(0.5)
     assert alarms.count() > 0
@@ -154,7 +161,7 @@ def test_who_has_to_make_way_is_interrupted_though_in_time(watch: HubWatch) -> N
     began = time.monotonic()
     with pytest.raises(Interrupted), GeventDeathPenalty(None):
         spin()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 + SLACK
 
 
 def test_who_listens_to_nothing_gets_no_turn_any_more(watch: HubWatch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +186,7 @@ def test_who_listens_to_nothing_gets_no_turn_any_more(watch: HubWatch, monkeypat
     gevent.get_hub().loop.run_callback(hopeless.switch)
     began = time.monotonic()
     gevent.sleep(0.05)
-    assert 0.6 <= time.monotonic() - began < 2
+    assert 0.6 <= time.monotonic() - began < 2 + SLACK
     [block] = GeventDeathPenalty.stuck(0.4)
     block.give_up(Interrupted())
     counted = counts[0]
@@ -201,7 +208,7 @@ def test_blame(new_watch: Callable[..., HubWatch], pulse: Pulse) -> None:
 
     spun, slept = watch.take_blockages()
     assert [spun.found, slept.found] == ['culprit'] * 2
-    assert 0.4 <= spun.seconds <= 0.9 and 0.4 <= slept.seconds <= 0.9
+    assert 0.4 <= spun.seconds <= 0.9 + SLACK and 0.4 <= slept.seconds <= 0.9 + SLACK
     assert spun.computing > slept.computing
     assert (spun.stack[-1][2], slept.stack[-1][2]) == ('spin_for', 'sleep_in_c')
     assert spun.stack[-2][::2] == (__file__, 'test_blame')
@@ -273,7 +280,7 @@ def test_the_signal_is_given_back(new_watch: Callable[..., HubWatch]) -> None:
 def test_a_job_may_use_the_signal_itself(watch: HubWatch) -> None:
     gevent.sleep(0.05)
     with GeventDeathPenalty(5):
-        assert use_alarm() == [pytest.approx(0.5, abs=0.1)]
+        assert use_alarm() == [pytest.approx(0.5, abs=0.4)]
     gevent.sleep(0.15)
     with pytest.raises(JobTimeoutException), GeventDeathPenalty(0.3):
         spin()
@@ -385,7 +392,7 @@ def test_delicate_code_is_given_time(watch: HubWatch) -> None:
     began = time.monotonic()
     with pytest.raises(JobTimeoutException), GeventDeathPenalty(0.1):
         namespace['read'](None)
-    assert 0.5 < time.monotonic() - began < 1.2
+    assert 0.5 < time.monotonic() - began < 1.2 + SLACK
 
 
 def test_a_job_that_does_not_put_the_handler_back(watch: HubWatch) -> None:

@@ -113,7 +113,9 @@ def test_what_was_adopted_by_a_call_whose_reply_was_lost_is_not_forgotten(
     _end_lease(connection)
     adopted: list[str] = []
     with _Unreliable.from_url(server_url) as client:
-        reaper = Maintenance(client, 'me', lambda item: adopted.append(item.job_id), lambda: None, {f'{0:032x}': None})
+        reaper = Maintenance(
+            client, 'me', lambda item: adopted.append(item.job_id), lambda: None, lambda: {f'{0:032x}'}
+        )
         with pytest.raises(ConnectionError):
             reaper.recover_lost()
         assert adopted == []
@@ -431,3 +433,28 @@ def test_a_killed_worker_is_noticed_by_a_running_one(runners: Runners, connectio
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, timeout=30)
     assert time.monotonic() - started < LEASE_SECONDS + REAP_SECONDS + 3
     survivor.stop()
+
+
+def test_what_redis_has_forgotten_the_end_of_runs_again(runners: Runners, connection: Any) -> None:
+    """As after a failover to a replica that had not got the last writes: the worker goes on, and beats."""
+    runner = runners('gevent')
+    runner.begin()
+    job = Queue(connection=connection).enqueue(jobs.wait_at_gate)
+    jobs.wait_for_notes(connection, 1)
+    composite = connection.smembers(keys.held(runner.worker_name)).pop()
+    hash_before = connection.hgetall(keys.job(job.id))
+    jobs.open_gate(connection)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
+
+    with connection.pipeline() as rollback:
+        rollback.hset(keys.job(job.id), mapping=hash_before)
+        rollback.zrem(keys.registry('finished', 'default'), job.id)
+        rollback.zadd(keys.registry('started', 'default'), {composite: time.time() + 180})
+        rollback.sadd(keys.held(runner.worker_name), composite)
+        rollback.execute()
+    jobs.open_gate(connection)
+
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, timeout=4 * REAP_SECONDS)
+    assert len(jobs.noted(connection, 'started')) == 2
+    assert not connection.exists(keys.held(runner.worker_name))
+    runner.stop()

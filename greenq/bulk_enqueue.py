@@ -1,0 +1,166 @@
+"""Enqueueing many jobs in few round trips: one call of `Queue.enqueue_many`, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from greenq.callbacks import Callback
+from greenq.exceptions import DuplicateJobError
+from greenq.job import Job, JobStatus
+from greenq.job_dependencies import expected_statuses
+from greenq.job_options import Args, Function, JobOptions, Kwargs, check_distinct
+from greenq.job_record import in_transaction
+from greenq.store import keys, transitions
+from greenq.utils import as_text, now, split_list
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
+    from greenq.queue import Queue
+    from greenq.rate_limit import RateLimit
+    from greenq.repeat import Repeat
+    from greenq.retry import Retry
+    from greenq.types import JobDependencyType
+    from greenq.webhook import Webhook
+
+_JOBS_PER_CALL = 500
+
+
+class EnqueueData(NamedTuple):
+    """One job of an `enqueue_many` call; made by `Queue.prepare_data`."""
+
+    func: Function
+    args: Args = None
+    kwargs: Kwargs = None
+    timeout: float | str | None = None
+    result_ttl: float | str | None = None
+    ttl: float | str | None = None
+    failure_ttl: float | str | None = None
+    description: str | None = None
+    depends_on: JobDependencyType | None = None
+    job_id: str | None = None
+    at_front: bool = False
+    meta: dict[Any, Any] | None = None
+    retry: Retry | None = None
+    on_success: Callback | Callable[..., Any] | None = None
+    on_failure: Callback | Callable[..., Any] | None = None
+    on_stopped: Callback | Callable[..., Any] | None = None
+    repeat: Repeat | None = None
+    webhooks: Sequence[Webhook] | None = None
+    rate_limit: RateLimit | None = None
+    unique: bool = False
+    on_lost: str | None = None
+
+    def options(self, group_id: str | None = None) -> JobOptions:
+        """All but the call itself."""
+        options: dict[str, Any] = dict(zip(self._fields[3:], self[3:], strict=True))
+        return JobOptions(group_id=group_id, **options)
+
+
+class BulkEnqueue:
+    """The jobs of one call, with where they go. All are built before the first is stored."""
+
+    def __init__(
+        self, queue: Queue, datas: Iterable[EnqueueData], pipeline: Pipeline | None, group_id: str | None
+    ) -> None:
+        self._queue = queue
+        self._pipeline = pipeline
+        self._group_id = group_id
+        listed = list(datas)
+        check_distinct(data.job_id for data in listed)
+        self._jobs = [self._built(data) for data in listed]
+        self._data_of = {job.id: data for job, data in zip(self._jobs, listed, strict=True)}
+
+    def _built(self, data: EnqueueData) -> Job:
+        options = data.options(self._group_id)
+        job = self._queue.create_job(data.func, data.args, data.kwargs, **options.job_arguments())
+        self._queue._check(job, self._pipeline, options.unique)
+        if options.unique and self._pipeline is not None:
+            raise ValueError(f'unique=True cannot be used with a pipeline, as for {job.id!r}: leave the pipeline out')
+        # Serialized now and kept, so that what cannot be is found before anything is stored.
+        _ = job.data
+        if job.meta:
+            job._serialize_meta()
+        return job
+
+    def submit(self) -> list[Job]:
+        """Store the jobs; returns and raises what `Queue.enqueue_many` does."""
+        independent = [job for job in self._jobs if not job._dependency_ids]
+        dependent = _dependencies_first([job for job in self._jobs if job._dependency_ids])
+        refused: list[str] = []
+        for chunk in (*split_list(independent, _JOBS_PER_CALL), *split_list(dependent, _JOBS_PER_CALL)):
+            refused += self._submit_chunk(chunk) if self._queue.is_async else self._run_chunk(chunk)
+        if refused:
+            raise DuplicateJobError(
+                f'Jobs with these IDs already exist: {", ".join(refused)}; '
+                f'the other {len(self._jobs) - len(refused)} were enqueued'
+            )
+        unmet = [job for job in dependent if job._status is JobStatus.DEFERRED]
+        met = [job for job in dependent if job._status is not JobStatus.DEFERRED]
+        return independent + unmet + met
+
+    def _submit_chunk(self, jobs: Sequence[Job]) -> list[str]:
+        """Store some jobs; returns the ids of those that were refused."""
+        submissions = self._submissions(jobs)
+        queue, pipeline = self._queue, self._pipeline
+        if pipeline is not None:
+            in_transaction(pipeline)
+            self._join_group(jobs, pipeline)
+            transitions.enqueue(pipeline, queue.name, submissions)
+            statuses = expected_statuses(queue.connection, submissions, self._data_of.keys())
+        elif self._group_id is None:
+            statuses = transitions.enqueue(queue.connection, queue.name, submissions)
+        else:
+            with queue.connection.pipeline() as own:
+                self._join_group(jobs, own)
+                transitions.enqueue(own, queue.name, submissions)
+                statuses = [as_text(status) for status in own.execute()[-1]]
+        return self._note_statuses(jobs, statuses)
+
+    def _submissions(self, jobs: Sequence[Job]) -> list[transitions.Submission]:
+        moment = now()
+        submissions = []
+        for job in jobs:
+            data = self._data_of[job.id]
+            self._queue._adopt(job)
+            job.enqueued_at = moment
+            submissions.append(job.to_submission(at_front=job._goes_first(data.at_front), unique=data.unique))
+        return submissions
+
+    def _note_statuses(self, jobs: Sequence[Job], statuses: Sequence[str]) -> list[str]:
+        refused = []
+        for job, status in zip(jobs, statuses, strict=True):
+            if status == 'duplicate':
+                refused.append(job.id)
+            else:
+                self._queue._note_status(job, status)
+        return refused
+
+    def _run_chunk(self, jobs: Sequence[Job]) -> list[str]:
+        """Run some jobs in place, one after the other; returns the ids of those that were refused."""
+        self._join_group(jobs, self._queue.connection)
+        refused = []
+        for job in jobs:
+            try:
+                self._queue._submit(job, None, at_front=False, unique=self._data_of[job.id].unique)
+            except DuplicateJobError:
+                refused.append(job.id)
+        return refused
+
+    def _join_group(self, jobs: Sequence[Job], client: Any) -> None:
+        if self._group_id is None:
+            return
+        client.sadd(keys.group(self._group_id), *(job.id for job in jobs))
+        client.sadd(keys.groups(), self._group_id)
+
+
+def _dependencies_first(jobs: list[Job]) -> list[Job]:
+    """The same jobs, none before one that it depends on: a job that is not stored yet would count as finished."""
+    by_id = {job.id: job for job in jobs}
+    graph = {job.id: [parent for parent in job._dependency_ids if parent in by_id] for job in jobs}
+    try:
+        return [by_id[job_id] for job_id in TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        raise ValueError(f'These jobs depend on each other in a circle: {", ".join(error.args[1])}') from None
