@@ -113,17 +113,19 @@ class JobCall(JobFields):
             raise ValueError(f'Cannot build the job data: job {self._id} has no function')
         func_name, instance = state['_func_name'], state.get('_instance')
         args, kwargs = state.get('_args', ()), state.get('_kwargs', {})
-        parts = {'its instance': instance}
-        parts |= {f'argument {at}': value for at, value in enumerate(args)}
-        parts |= {f'argument {name!r}': value for name, value in kwargs.items()}
+
+        def parts() -> dict[str, Any]:
+            by_position = {f'argument {at}': value for at, value in enumerate(args)}
+            return {'its instance': instance, **by_position, **{f'argument {n!r}': v for n, v in kwargs.items()}}
+
         return self._dump((func_name, instance, args, kwargs), func_name, parts)
 
-    def _dump(self, value: Any, owner: str, parts: Mapping[str, Any]) -> bytes:
+    def _dump(self, value: Any, owner: str, parts: Callable[[], Mapping[str, Any]]) -> bytes:
         """Serialize `value`; the error says which of its parts cannot be."""
         try:
             return self.serializer.dumps(value)
         except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
-            culprits = (f'{name} ({type(part).__name__})' for name, part in parts.items() if not self._can_dump(part))
+            culprits = (f'{name} ({type(part).__name__})' for name, part in parts().items() if not self._can_dump(part))
             raise _UnpicklableError(
                 f'{owner}: {next(culprits, "it")} cannot be serialized with {_name_of(self.serializer)} '
                 f'({_in_one_line(error)}); pass something plain, such as an id'

@@ -30,9 +30,12 @@ Args = list[Any] | tuple[Any, ...] | None
 Kwargs = dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JobOptions:
-    """What a caller may say about a job. Times are seconds, or strings such as `'5m'`; None is "not said"."""
+    """What a caller may say about a job. Times are seconds, or strings such as `'5m'`; None is "not said".
+
+    Nobody changes one; it is not frozen, because that trebles the time to make it.
+    """
 
     timeout: float | str | None = None
     result_ttl: float | str | None = None

@@ -5,7 +5,6 @@ Where a job is, in a queue or a registry, is not changed here.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +16,7 @@ from greenq.job_fields import parse_job_id
 from greenq.serializers import Serializer, resolve_serializer
 from greenq.store import job_hash, keys, transitions
 from greenq.store.states import JobStatus
-from greenq.utils import as_text, decode_redis_hash
+from greenq.utils import as_text, decode_redis_hash, deflate
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -215,8 +214,12 @@ class JobRecord(JobCall):
         fields: dict[str, Any] = {'data': self._stored_data()}
         state, raw = self.__dict__, self._raw
         for field in job_hash.FIELDS:
-            if field.attribute in state or field.always or (raw and field.find(raw)):
+            if field.attribute in state:
+                field.write(fields, state[field.attribute])
+            elif raw and (field.always or field.find(raw)):
                 field.write(fields, getattr(self, field.attribute))
+            elif field.always:
+                field.write(fields, field.default())
         if self._dependency_ids:
             fields['dependency_id'] = self._dependency_ids[0]
         if include_meta and self.meta:
@@ -228,7 +231,7 @@ class JobRecord(JobCall):
     def _stored_data(self) -> bytes:
         if '_data' not in self.__dict__ and isinstance(stored := job_hash.DATA.find(self._raw), bytes):
             return stored
-        return zlib.compress(self.data)
+        return deflate(self.data)
 
     def _add_result(self, fields: dict[str, Any]) -> None:
         if self._result is not None:
@@ -243,7 +246,9 @@ class JobRecord(JobCall):
         is_placeholder = len(self.meta) == 1 and self.meta.get('unserialized') is unreadable
         if unreadable is not None and is_placeholder:
             return unreadable
-        return self._dump(self.meta, f'Job {self.id}', {f'meta {name!r}': value for name, value in self.meta.items()})
+        return self._dump(
+            self.meta, f'Job {self.id}', lambda: {f'meta {name!r}': value for name, value in self.meta.items()}
+        )
 
     def to_submission(self, at_front: bool = False, unique: bool = False) -> transitions.Submission:
         """This job as `transitions.enqueue` takes it."""

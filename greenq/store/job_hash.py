@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 from greenq.store.states import JobStatus, checked_on_lost
-from greenq.utils import as_text, now, parse_timeout, str_to_date, truncate_long_string, utcformat, utcparse
+from greenq.utils import as_text, deflate, now, parse_timeout, str_to_date, truncate_long_string, utcformat, utcparse
 from greenq.webhook import decode_webhooks, encode_webhooks
 
 RawHash: TypeAlias = Mapping[Any, Any]
@@ -135,7 +135,7 @@ def _decode_exc_info(value: bytes | str) -> str:
 
 
 def _encode_exc_info(value: Any) -> bytes:
-    return zlib.compress(str(value).encode())
+    return deflate(str(value).encode())
 
 
 def _decode_status(value: bytes | str) -> JobStatus:
@@ -193,7 +193,7 @@ def _if_true(
 
 
 #: What the serializer of the job reads and writes: the call, the user's metadata, and a result as old RQ stored it.
-DATA = Field('_data', 'data', Codec(_decompress, zlib.compress), Written.IF_SET, _none)
+DATA = Field('_data', 'data', Codec(_decompress, deflate), Written.IF_SET, _none)
 META = Field('meta', 'meta', Codec(_same, _same), Written.IF_TRUE, dict)
 RESULT = Field('_result', 'result', Codec(_same, _same), Written.IF_SET, _none)
 

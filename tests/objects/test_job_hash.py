@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from greenq.store.job_hash import DATA, EXC_INFO, FIELDS, META, RESULT, Field
 from greenq.store.states import JobStatus
+from greenq.utils import deflate
 from greenq.webhook import Webhook
 
 EVERY_FIELD = (*FIELDS, DATA, META, RESULT, EXC_INFO)
@@ -50,8 +50,8 @@ BOTH_WAYS: list[tuple[str, str | bytes, Any]] = [
     ('rate_limit_concurrency', '2', 2),
     ('dependency_ids', '["a", "b"]', ['a', 'b']),
     ('greenq_on_lost', 'fail', 'fail'),
-    ('exc_info', zlib.compress(b'Traceback'), 'Traceback'),
-    ('data', zlib.compress(b'call'), b'call'),
+    ('exc_info', deflate(b'Traceback'), 'Traceback'),
+    ('data', deflate(b'call'), b'call'),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from greenq.utils import (
     compact,
     current_timestamp,
     decode_redis_hash,
+    deflate,
     ensure_job_list,
     first,
     get_call_string,
@@ -315,3 +317,10 @@ def test_an_absolute_path_must_be_a_file(tmp_path: Path) -> None:
 def test_platform_families(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, 'platform', name)
     assert get_platform() is Platform(family)
+
+
+@pytest.mark.parametrize('size', [0, 1, 255, 256, 511, 512, 40_000])
+def test_what_is_deflated_is_plain_zlib(size: int) -> None:
+    data = bytes(n * n % 251 for n in range(size))
+    assert zlib.decompress(deflate(data)) == data
+    assert len(deflate(data)) <= len(zlib.compress(data)) * 1.05 + 8
