@@ -38,7 +38,8 @@ T = TypeVar('T')
 def deflate(data: bytes) -> bytes:
     """Zlib data, as `zlib.compress` makes it, but with a window no larger than the data need: most jobs are so small
     that clearing the usual 256 KiB takes longer than all else that enqueueing does in Python."""
-    window_bits = min(15, max(9, len(data).bit_length()))
+    # zlib looks back 262 bytes less than its window.
+    window_bits = min(15, max(9, (len(data) + 262).bit_length()))
     compressor = zlib.compressobj(wbits=window_bits, memLevel=min(8, window_bits - 8))
     return compressor.compress(data) + compressor.flush()
 
