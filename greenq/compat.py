@@ -66,6 +66,10 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != 'rq' and not fullname.startswith('rq.'):
             return None
+        if fullname in GONE_MODULES:
+            raise ModuleNotFoundError(
+                f'{fullname} is gone from RQ, and from greenq: {GONE_MODULES[fullname]}', name=fullname
+            )
         name = f'greenq{fullname.removeprefix("rq")}'
         found = find_spec(name)
         if found is None:
@@ -132,6 +136,12 @@ GONE = {
     'FailedQueue': _FAILED_REGISTRY,
     'get_failed_queue': _FAILED_REGISTRY,
     'move_to_failed_queue': f'failed jobs are kept without it; {_FAILED_REGISTRY}',
+}
+
+#: The same for modules, under the name that code written for RQ has for them.
+GONE_MODULES = {
+    'rq.handlers': f'failed jobs are kept without a handler; {_FAILED_REGISTRY}',
+    'rq.contrib': 'give `greenq worker` --sentry-dsn, or put SENTRY_DSN into its settings',
 }
 
 

@@ -258,6 +258,8 @@ class Queue(QueueRegistries, Dequeue):
 
     def _adopt(self, job: Job) -> None:
         job.origin = self.name
+        # One that was made without a connection lives where it is enqueued.
+        job.__dict__.setdefault('connection', self.connection)
         if job.timeout is None:
             job.timeout = self._default_timeout
         if self._on_lost is not None and job.on_lost is None:
@@ -431,3 +433,9 @@ class Queue(QueueRegistries, Dequeue):
                 queue.ready_job_registry.enqueue_jobs(job_ids)
             except Exception:
                 self.log.exception('Could not enqueue the ready jobs of queue %s', name)
+
+
+def __getattr__(name: str) -> Any:
+    from greenq.compat import missing_name
+
+    raise missing_name(__name__, name)

@@ -288,6 +288,7 @@ def test_every_module_of_rq_is_here_with_its_public_names() -> None:
         ('from greenq import get_failed_queue', 'queue.failed_job_registry'),
         ('from greenq.connections import push_connection', 'set REDIS_URL'),
         ('import greenq; greenq.connections.pop_connection()', 'set REDIS_URL'),
+        ('from greenq.queue import FailedQueue', 'queue.failed_job_registry'),
     ],
 )
 def test_names_that_are_gone_say_what_to_write_instead(line: str, advice: str) -> None:
@@ -295,6 +296,25 @@ def test_names_that_are_gone_say_what_to_write_instead(line: str, advice: str) -
         exec(line, {})
     assert advice in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('line', 'advice'),
+    [
+        ('from rq.handlers import move_to_failed_queue', 'queue.failed_job_registry'),
+        ('from rq.contrib.sentry import register_sentry', '--sentry-dsn'),
+    ],
+)
+def test_modules_that_are_gone_say_what_to_write_instead(line: str, advice: str) -> None:
+    script = f"""
+import greenq.compat
+greenq.compat.install_as_rq()
+try:
+    {line}
+except ImportError as error:
+    print(error)
+"""
+    assert advice in run_python(script)
 
 
 def test_other_missing_names_are_attribute_errors() -> None:

@@ -694,3 +694,12 @@ def test_a_damaged_job_stays_in_the_queue_for_a_worker_to_fail(queue: Queue, con
     queue.push_job_id('gone')
     assert queue.jobs == [job]
     assert queue.job_ids == [job.id, 'damaged']
+
+
+def test_a_job_without_a_connection_lives_where_it_is_enqueued(connection: redis.Redis) -> None:
+    queue = Queue(connection=connection)
+    job = Job.create('os.getpid')
+    queue.enqueue_job(job)
+    assert job.connection is queue.connection
+    job.refresh()
+    assert job.origin == queue.name
