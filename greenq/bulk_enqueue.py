@@ -10,7 +10,7 @@ from greenq.callbacks import Callback
 from greenq.exceptions import DuplicateJobError
 from greenq.job import Job, JobStatus
 from greenq.job_dependencies import expected_statuses
-from greenq.job_options import Args, Function, JobOptions, Kwargs, check_distinct
+from greenq.job_options import NOTHING_SAID, Args, Function, JobOptions, Kwargs, check_distinct
 from greenq.job_record import in_transaction
 from greenq.store import keys, transitions
 from greenq.utils import as_text, now, split_list
@@ -55,8 +55,14 @@ class EnqueueData(NamedTuple):
 
     def options(self, group_id: str | None = None) -> JobOptions:
         """All but the call itself."""
+        if group_id is None and self[3:] == _NOTHING_SAID:
+            return NOTHING_SAID
         options: dict[str, Any] = dict(zip(self._fields[3:], self[3:], strict=True))
         return JobOptions(group_id=group_id, **options)
+
+
+#: What all fields but those of the call are in most calls.
+_NOTHING_SAID = tuple(EnqueueData._field_defaults[name] for name in EnqueueData._fields[3:])
 
 
 class BulkEnqueue:

@@ -211,21 +211,23 @@ class JobRecord(JobCall):
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
         """The hash that this job is stored as."""
-        fields: dict[str, Any] = {'data': self._stored_data()}
-        state, raw = self.__dict__, self._raw
-        for field in job_hash.FIELDS:
-            if field.attribute in state:
-                field.write(fields, state[field.attribute])
-            elif raw and (field.always or field.find(raw)):
-                field.write(fields, getattr(self, field.attribute))
-            elif field.always:
-                field.write(fields, field.default())
+        data = self._stored_data()
+        fields = self._stored_fields() if self._raw else job_hash.of_new_job(self.__dict__)
+        fields['data'] = data
         if self._dependency_ids:
             fields['dependency_id'] = self._dependency_ids[0]
         if include_meta and self.meta:
             fields['meta'] = self._serialize_meta()
         if include_result:
             self._add_result(fields)
+        return fields
+
+    def _stored_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        state, raw = self.__dict__, self._raw
+        for field in job_hash.FIELDS:
+            if field.attribute in state or field.always or field.find(raw):
+                field.write(fields, getattr(self, field.attribute))
         return fields
 
     def _stored_data(self) -> bytes:

@@ -239,3 +239,19 @@ FIELDS: tuple[Field, ...] = (
     _if_true('webhooks', _WEBHOOKS, default=list),
     _if_true('_dependency_ids', _IDS, name='dependency_ids', default=list, older='dependency_id'),
 )
+
+_BY_ATTRIBUTE = {field.attribute: field for field in FIELDS}
+_DEFAULTED = tuple(field for field in FIELDS if field.always and field.default())
+_EMPTY = {field.name: '' for field in FIELDS if field.always and field not in _DEFAULTED}
+
+
+def of_new_job(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The hash of a job that was not read from one, from those of its attributes that were set."""
+    fields: dict[str, Any] = dict(_EMPTY)
+    for attribute, value in attributes.items():
+        if attribute in _BY_ATTRIBUTE:
+            _BY_ATTRIBUTE[attribute].write(fields, value)
+    for defaulted in _DEFAULTED:
+        if defaulted.name not in fields:
+            defaulted.write(fields, defaulted.default())
+    return fields

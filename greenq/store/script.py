@@ -81,3 +81,9 @@ def _used_keys(body: str) -> str:
 def script(name: str) -> Script:
     """The script of a name, loaded once per process."""
     return Script(name)
+
+
+def preload(*names: str) -> None:
+    """Loads scripts that a child of this process is going to need, so that not every child has to."""
+    for name in names:
+        script(name)

@@ -220,7 +220,6 @@ class BaseWorker(Upkeep):
         """Takes a job and executes it; returns False when it is time to go."""
         # Something is left if Redis failed between its claim and its start.
         self._give_back_all()
-        self.check_for_suspension(burst)
         if self._stop_requested:
             raise StopRequested
         result = self.dequeue_job_and_maintain_ttl(None if burst else self.dequeue_timeout, max_idle_time)

@@ -18,6 +18,7 @@ from greenq.exceptions import InvalidJobOperation, ShutDownImminentException
 from greenq.executions import Execution
 from greenq.job import Job, JobStatus
 from greenq.queue import Queue
+from greenq.store.script import preload
 from greenq.utils import now
 from greenq.worker.base import BaseWorker
 from greenq.worker.reconnect import Backoff
@@ -31,6 +32,11 @@ OVERDUE_SECONDS = 60
 
 class Worker(BaseWorker):
     """RQ's worker: a process for each job, watched by the worker."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """As for every worker; loads what every horse needs."""
+        preload('finish', 'fail', 'retry')
+        super().bootstrap(*args, **kwargs)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs the job in a child and waits for its end."""

@@ -39,17 +39,16 @@ local function place(id, at_front, ttl, options)
     if at_front then redis.call('HSET', job_key(id), 'enqueue_at_front', '1') end
     return hold_back(id, options.rate_limit[1], tonumber(options.rate_limit[2]), now, iso)
   end
-  redis.call('HSET', job_key(id), 'status', 'queued')
   if push then redis.call(at_front and 'LPUSH' or 'RPUSH', KEYS[2], id) end
   return 'queued'
 end
 
+-- As queued, which is what nearly all jobs are; what is to wait gets its status afterwards.
 local function store(id, ttl, is_known, first, last)
   if is_known then renew(id) end
-  for from = first, last, 4000 do
-    redis.call('HSET', job_key(id), unpack(ARGV, from, math.min(from + 3999, last)))
-  end
-  redis.call('HSET', job_key(id), 'greenq_token', token)
+  local key = job_key(id)
+  redis.call('HSET', key, 'status', 'queued', 'greenq_token', token, unpack(ARGV, first, math.min(first + 3999, last)))
+  for from = first + 4000, last, 4000 do redis.call('HSET', key, unpack(ARGV, from, math.min(from + 3999, last))) end
   if ttl then redis.call('EXPIRE', job_key(id), ttl) end
 end
 
