@@ -17,6 +17,12 @@ from greenq.connections import URL_VARIABLES
 from greenq.defaults import RQ_KEY_PREFIX
 
 
+def pytest_configure() -> None:
+    """Ctrl+C is what it is in a terminal, also where a shell has started the tests in the background and ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope='session')
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.EmbeddedServer]:
     """The server of this session."""

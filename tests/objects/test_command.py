@@ -120,8 +120,6 @@ class TestReceiving:
 
     def test_shutdown_is_a_sigint(self, connection: redis.Redis) -> None:
         worker: Any = Recorder(connection)
-        # A shell that starts the tests in the background has it ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         with pytest.raises(KeyboardInterrupt):
             command.handle_command(worker, {'command': 'shutdown'})
             signal.pause()
