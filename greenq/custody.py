@@ -56,6 +56,16 @@ class Custody:
         except Exception as error:
             log.warning('The lease of worker %s, which hangs, cannot be extended: %s', worker_name, error)
 
+    def quiet(self, worker_name: str) -> bool:
+        """Has a worker that knows no signal for it take no more jobs; returns whether it heard."""
+        from greenq.command import send_command
+
+        try:
+            return send_command(self._connect(), worker_name, 'quiet') > 0
+        except Exception as error:
+            log.warning('Worker %s cannot be told to take no more jobs: %s', worker_name, error)
+            return False
+
     def report_death(self, worker_name: str, culprit: str, *, cause: str, is_overdue: bool = False) -> None:
         """Hands over the jobs of a dead worker: `culprit` is the execution that it was running ('' if unknown);
         `is_overdue` if the worker was killed because that one hung past its deadline. Tries again until Redis knows."""

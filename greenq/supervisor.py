@@ -102,6 +102,8 @@ class Supervisor:
         self._overdue: set[str] = set()
         self._evicted: set[str] = set()
         self._done_count = 0
+        #: Workers that were told to take no more jobs.
+        self._quieted: set[str] = set()
 
     # ---- running ----
 
@@ -165,16 +167,19 @@ class Supervisor:
     def check_workers(self, respawn: bool = True) -> None:
         """Forgets dead workers and, with `respawn`, starts others in their place, later if they die too fast."""
         self.reap_workers()
-        if not respawn or not self._restarts.are_due:
+        if not respawn or self._stop.is_quiet or not self._restarts.are_due:
             return
-        for _ in range(self.num_workers - self._done_count - self._present_count()):
+        for _ in range(self._missing_count()):
             if self.status == self.Status.STOPPED:
                 return
             self._start_another()
 
-    def _present_count(self) -> int:
-        """Workers but for those that make way for another one."""
-        return sum(not (data.pulse and data.pulse.is_leaving) for data in self.worker_dict.values())
+    def _missing_count(self) -> int:
+        """Workers to start. One that takes no more jobs makes way for another at once, but not for ever more of them:
+        there are never more than twice as many as asked for."""
+        wanted = self.num_workers - self._done_count
+        leaving = sum(bool(data.pulse and data.pulse.is_leaving) for data in self.worker_dict.values())
+        return wanted - len(self.worker_dict) + min(leaving, wanted)
 
     def reap_workers(self) -> None:
         """Forgets the workers that have ended."""
@@ -262,20 +267,30 @@ class Supervisor:
             self._pass_on_requests()
 
     def _on_quiet(self, signum: int, frame: FrameType | None) -> None:
-        self._stop.request_quiet()
+        self._stop.is_quiet = True
         if self._wake is not None:
             self._wake.wake()
 
     def _pass_on_requests(self) -> None:
-        if self._stop.take_quiet():
-            self.log.info('%s %s: the workers take no more jobs', self.title, self.name)
-            for worker_data in list(self.worker_dict.values()):
-                self.stop_worker(worker_data, signal.SIGTSTP)
+        if self._stop.is_quiet:
+            self._quiet_workers()
         if self._stop.take_request():
             self.log.info('%s %s: shutting down', self.title, self.name)
             self.stop_workers()
         if self._stop.since is not None:
             self._kill_stragglers(time.monotonic() - self._stop.since)
+
+    def _quiet_workers(self) -> None:
+        for name, worker_data in self.worker_dict.items():
+            if name in self._quieted:
+                continue
+            if worker_data.pulse is not None and worker_data.pulse.has_begun:
+                self.stop_worker(worker_data, signal.SIGTSTP)
+            elif not self._custody.quiet(name):
+                # It does not listen yet. The signal would freeze a process that has no handler for it.
+                continue
+            self._quieted.add(name)
+            self.log.info('%s %s: worker %s takes no more jobs', self.title, self.name, name)
 
     def _kill_stragglers(self, waited: float) -> None:
         for worker_data in self.worker_dict.values():
@@ -341,8 +356,9 @@ class _Stop:
         #: When the present kind of stop began; monotonic.
         self.since: float | None = None
         self.is_cold = False
+        #: Whether workers are to take no more jobs.
+        self.is_quiet = False
         self._is_new = False
-        self._wants_quiet = False
 
     def request(self) -> None:
         present = time.monotonic()
@@ -351,18 +367,10 @@ class _Stop:
         elif not self.is_cold and present - self.since >= SAME_REQUEST_SECONDS:
             self.since, self.is_cold, self._is_new = present, True, True
 
-    def request_quiet(self) -> None:
-        self._wants_quiet = True
-
     def take_request(self) -> bool:
         """Whether there is a request that was not passed on."""
         is_new, self._is_new = self._is_new, False
         return is_new
-
-    def take_quiet(self) -> bool:
-        """Whether workers are to be told to take no more jobs."""
-        wanted, self._wants_quiet = self._wants_quiet, False
-        return wanted
 
 
 __all__ = ['Process', 'RECYCLE', 'Supervisor', 'WorkerData', 'ended_how']

@@ -259,6 +259,8 @@ def _set_up_worker(
     if log.config:
         logging.config.dictConfig(log.config)
     found = _loaded(worker_class)
+    if not found.accepts_concurrency:
+        _decline_pulse()
     _check_options(found, worker_options)
     connection = put_together(client_class, connection_class, connection_kwargs)
     worker = _build_worker(worker_name, queue_names, connection, worker_class=found, **classes, **worker_options)
@@ -278,6 +280,13 @@ def _set_up_worker(
         )
 
     return work
+
+
+def _decline_pulse() -> None:
+    """It gives no signs of life, and what its jobs start must not take the page for their own."""
+    pulse = Pulse.inherited()
+    if pulse is not None:
+        pulse.close()
 
 
 def _loaded(worker_class: type[BaseWorker] | str) -> type[BaseWorker]:

@@ -313,7 +313,7 @@ def _run(instance: BaseWorker, plan: _Plan) -> int:
         with_scheduler=plan.with_scheduler,
         dequeue_strategy=DequeueStrategy(plan.dequeue_strategy),
     )
-    return getattr(instance, 'exit_status', 0)
+    return instance.exit_status
 
 
 # ---- the supervisor ----

@@ -34,9 +34,6 @@ class WatchedWorker(BaseWorker):
     """`max_memory` (MiB) and `max_age` (s): the worker ends once it is larger or older and its jobs are done.
     `block_warning`: a job that keeps all others from running for longer than this (s) is logged; 0 logs none."""
 
-    #: What the process is to end with: `os.EX_TEMPFAIL` if its supervisor is to start another in its place.
-    exit_status = 0
-
     _pulse: Pulse
     _is_supervised = False
     #: Why it takes no more jobs though nobody has asked it to stop; '' while it does.

@@ -71,6 +71,8 @@ class Wiring(WorkerRecord):
     records_at_claim = True
     #: Whether the class takes `concurrency` and `grace`.
     accepts_concurrency = False
+    #: What the process is to end with: `os.EX_TEMPFAIL` if its supervisor is to start another in its place.
+    exit_status = 0
     #: What becomes of a job that the worker loses, unless the job says otherwise: `fail` (or retry, if it may) as in
     #: RQ, or `requeue`. A mapping says it for queues, by their names, and by None for all others.
     on_lost: str | Mapping[str | None, str] = 'fail'

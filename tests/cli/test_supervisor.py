@@ -199,7 +199,7 @@ def test_a_quiet_worker_takes_no_more_jobs_and_ends_those_it_has(connection: red
     with supervised() as worker:
         wait_until(lambda: begun(connection, job))
         worker.process.send_signal(signal.SIGTSTP)
-        wait_until(lambda: 'take no more jobs' in worker.output)
+        wait_until(lambda: 'takes no more jobs' in worker.output)
         wait_until(lambda: has_ended(job))
         later = queue.enqueue(nap, 0)
         with supervised('--burst') as other:
@@ -228,6 +228,19 @@ def test_max_jobs_replaces_the_worker(connection: redis.Redis) -> None:
         stop(worker)
     assert {job.get_status() for job in jobs} == {'finished'}
     assert len({pid for _, pid in notes(connection)}) == 3
+
+
+def test_replacements_do_not_pile_up(connection: redis.Redis) -> None:
+    queue = Queue(connection=connection)
+    jobs = [queue.enqueue(nap, 1.5) for _ in range(6)]
+    most = 0
+    with supervised('--max-jobs', '1') as worker:
+        while not all(map(has_ended, jobs)):
+            most = max(most, len(children(worker)))
+            time.sleep(0.05)
+        stop(worker)
+    assert {job.get_status() for job in jobs} == {'finished'}
+    assert most == 2, 'one that lets its job finish, and the next'
 
 
 def test_max_jobs_ends_a_burst(connection: redis.Redis) -> None:

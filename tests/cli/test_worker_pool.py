@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -210,3 +211,19 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(connection: redis.Re
         pool.terminate()
         assert pool.wait(10) == 0
     assert connection.lrange('rq:test:ended', 0, -1) == connection.lrange('rq:test:begun', 1, 1)
+
+
+def test_a_quiet_pool_takes_no_more_jobs(connection: Any, server_url: str) -> None:
+    """Forking workers know no signal for it: one that is sent to them all the same would freeze them."""
+    with pool_process('-n', '2') as pool:
+        wait_until(lambda: len(connection.smembers('rq:workers')) == 2)
+        pool.send_signal(signal.SIGTSTP)
+        names = [key.decode() for key in connection.smembers('rq:workers')]
+        wait_until(lambda: [connection.hget(name, 'state') for name in names] == [b'suspended'] * 2)
+        queue = Queue(connection=connection)
+        queue.enqueue(sleep_and_tell, server_url, 0)
+        for child in children(pool):
+            assert child.status() != psutil.STATUS_STOPPED
+        pool.terminate()
+        assert pool.wait(10) == 0
+    assert queue.count == 1

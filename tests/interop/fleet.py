@@ -31,27 +31,23 @@ class FleetWorker:
         self.name = name
         self.process = process
 
-    def _signal(self, number: signal.Signals) -> None:
-        """Signals the worker first, so that it starts no child that is not signalled as well."""
-        self.process.send_signal(number)
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
-                child.send_signal(number)
-            except psutil.NoSuchProcess:
-                pass
+    def _family(self) -> list[psutil.Process]:
+        eldest = psutil.Process(self.process.pid)
+        return [eldest, *eldest.children(recursive=True)]
 
     def freeze(self) -> None:
-        """Stops it in its tracks."""
-        self._signal(signal.SIGSTOP)
+        """Stops it in its tracks; itself first, so that it starts no child that is not stopped as well."""
+        self.process.send_signal(signal.SIGSTOP)
+        _signal(self._family(), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Lets it go on."""
-        self._signal(signal.SIGCONT)
+        _signal(self._family(), signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends it and its children as the loss of a host does; frozen before, none of them does a last thing."""
         self.freeze()
-        self._signal(signal.SIGKILL)
+        _signal(self._family(), signal.SIGKILL)
         self.process.wait()
 
     def end(self) -> None:
@@ -63,6 +59,15 @@ class FleetWorker:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def _signal(family: list[psutil.Process], number: signal.Signals) -> None:
+    """To those that were found before: the children of a dead process are nobody's."""
+    for process in family:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            pass
 
 
 def start_worker(package: str, name: str, url: str, log: Path, *options: str) -> FleetWorker:

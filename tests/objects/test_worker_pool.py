@@ -116,6 +116,15 @@ def test_a_burst_ends_when_the_queues_are_empty(
     assert pool.all_workers_have_stopped()
 
 
+@pytest.mark.parametrize('worker_class', [SimpleWorker, 'greenq.GeventWorker'])
+def test_what_jobs_start_is_not_taken_for_a_worker_of_the_pool(
+    connection: redis.Redis, make_pool: Callable[..., WorkerPool], worker_class: Any
+) -> None:
+    job = Queue(connection=connection).enqueue('os.getenv', 'GREENQ_PULSE', 'nothing')
+    make_pool(worker_class=worker_class).start(burst=True, logging_level='WARNING')
+    assert job.return_value(refresh=True) == 'nothing'
+
+
 IN_A_PLAIN_PROCESS = """
 import sys, redis
 from greenq.worker_pool import WorkerPool
