@@ -307,16 +307,18 @@ def test_deadlines_around_the_end_of_a_block(
         except JobTimeoutException:
             return 'late'
 
+    give_up_at = time.monotonic() + 20
+
     def slot() -> None:
-        for _ in range(4000):
+        # How many come late depends on the machine: until there are enough of both.
+        while (min(outcomes.values()) < 100 or sum(outcomes.values()) < 16000) and time.monotonic() < give_up_at:
             outcomes[execute()] += 1
             assert not GeventDeathPenalty.is_in_block(getcurrent())
 
     slots = [gevent.spawn(slot) for _ in range(4)]
     gevent.joinall(slots, timeout=30, raise_error=True)
 
-    assert sum(outcomes.values()) == 16000
-    assert min(outcomes.values()) > 100
+    assert min(outcomes.values()) >= 100
     assert not GeventDeathPenalty.stuck(-1)
 
 
