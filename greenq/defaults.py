@@ -97,5 +97,5 @@ MAX_INTERRUPTIONS = 3
 MAX_INNOCENT_INTERRUPTIONS = 20
 """The same for those that another job of the worker is to blame for: they count separately, but not for ever."""
 
-CLAIM_MAX_BATCH = 400
+CLAIM_MAX_BATCH = 100
 """Jobs claimed by one script call at most, so that no call blocks the server for more than some milliseconds."""

@@ -95,7 +95,6 @@ class GeventWorker(WatchedWorker):
         super().__init__(*args, **kwargs)
         self.concurrency = concurrency
         self.grace = grace
-        self._largest_claim = min(max(CLAIM_MAX_BATCH // 2, concurrency // 2), CLAIM_MAX_BATCH)
         self._reset_slots()
 
     def _reset_slots(self, switches: Switches | None = None) -> None:
@@ -233,7 +232,7 @@ class GeventWorker(WatchedWorker):
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        claimed = [] if self._waiter.is_watching else self._claim(min(wanted, self._largest_claim))
+        claimed = [] if self._waiter.is_watching else self._claim(min(wanted, CLAIM_MAX_BATCH))
         if claimed is None:
             self._end_waits()
             self.check_for_suspension(burst)
@@ -263,12 +262,12 @@ class GeventWorker(WatchedWorker):
     def _free_slots(self) -> int:
         """Slots to claim for: the free ones, and those that will be by the time the jobs are here."""
         ahead = self._turnover.ahead(self._slots.ended_count)
-        return self.concurrency + min(ahead, self._largest_claim) - len(self._slots)
+        return self.concurrency + min(ahead, max(CLAIM_MAX_BATCH, self.concurrency)) - len(self._slots)
 
     def _gather(self) -> None:
         """Waits a moment for more free slots if there are few, so that claims stay batches. If there are many, the next
         claim goes out at once: the jobs of this one start while its reply is awaited."""
-        few = max(min(self._largest_claim, self.concurrency // 8), 1)
+        few = max(min(CLAIM_MAX_BATCH, self.concurrency // 8), 1)
         if self._free_slots() < few:
             gevent.sleep(GATHER_SECONDS)
 

@@ -5,7 +5,7 @@ import contextvars
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gevent import get_hub
 from gevent.event import Event
@@ -15,7 +15,7 @@ from greenq.executions import Execution
 from greenq.store.transitions import Claimed
 from greenq.worker.switches import Switches
 
-#: A slot whose jobs never wait lets the others have a turn after this long (s).
+#: Slots whose jobs never wait let the hub look at connections and timers this often (s).
 TURN_SECONDS = 0.002
 
 
@@ -37,6 +37,9 @@ class Slots:
         self._switches = switches
         self._slots: set[greenlet] = set()
         self._idle: list[greenlet] = []
+        #: Whether a slot was woken that has not begun yet.
+        self._is_rousing = False
+        self._turn_ends = 0.0
         self.ready: deque[Ready] = deque()
         #: execution id -> the slot that executes it
         self.running: dict[str, greenlet] = {}
@@ -59,21 +62,24 @@ class Slots:
         return None
 
     def fill(self, items: Iterable[Ready]) -> None:
-        """Hands jobs over: idle slots are woken, missing ones made."""
-        before = len(self.ready)
+        """Hands jobs over to idle slots; missing ones are made."""
         self.ready.extend(items)
-        self._rouse(len(self.ready) - before)
+        self._rouse()
 
-    def _rouse(self, missing: int) -> None:
-        run_callback = get_hub().loop.run_callback
-        while missing and self._idle:
-            run_callback(self._idle.pop().switch)
-            missing -= 1
-        while missing and len(self._slots) < self._concurrency:
+    def _rouse(self) -> None:
+        """Wakes or makes one slot, if a job waits for one. It wakes the next one in its turn: if all were woken at once,
+        whatever else became ready meanwhile would have to wait for them."""
+        if self._is_rousing or not self.ready:
+            return
+        if self._idle:
+            slot = self._idle.pop()
+        elif len(self._slots) < self._concurrency:
             slot = greenlet(self._serve, parent=get_hub())
             self._slots.add(slot)
-            run_callback(slot.switch)
-            missing -= 1
+        else:
+            return
+        self._is_rousing = True
+        get_hub().loop.run_callback(slot.switch)
 
     def slot_of(self, execution_id: str) -> greenlet | None:
         """The slot that executes this; None if none does."""
@@ -90,20 +96,24 @@ class Slots:
             self._slots.discard(slot)
             self.ended_count += 1
             self.freed.set()
-            self._rouse(min(len(self.ready), 1))
+            self._rouse()
 
     def _serve(self) -> None:
         """A slot: executes ready jobs one after the other, each in a context of its own; sleeps when there is none."""
         me = getcurrent()
         hub = get_hub()
         switches = self._switches
+        self._is_rousing = False
         while True:
-            turn_over = time.monotonic() + TURN_SECONDS
             while self.ready:
+                if time.monotonic() >= self._turn_ends:
+                    self._let_hub_run(me, hub)
+                    continue
                 item = self.ready.popleft()
                 execution_id = item.execution.id
                 self.running[execution_id] = me
                 self.started_count += 1
+                self._rouse()
                 if switches is not None:
                     switches.begin(me, execution_id)
                 contextvars.copy_context().run(self._execute, item)
@@ -114,11 +124,15 @@ class Slots:
                 self.ended_count += 1
                 self.freed.set()
                 self.idle_since = time.monotonic()
-                if self.idle_since >= turn_over:
-                    hub.loop.run_callback(me.switch)
-                    hub.switch()
-                    turn_over = time.monotonic() + TURN_SECONDS
             if switches is not None:
                 switches.rest(me)
             self._idle.append(me)
             hub.switch()
+            self._is_rousing = False
+
+    def _let_hub_run(self, me: greenlet, hub: Any) -> None:
+        # A timer, as callbacks run without a look at anything else.
+        with hub.loop.timer(0.0) as timer:
+            timer.start(me.switch)
+            hub.switch()
+        self._turn_ends = time.monotonic() + TURN_SECONDS

@@ -97,7 +97,7 @@ class Worker:
 
     def kill_child(self) -> None:
         """`kill -9` of the process in which its jobs run: greenq's worker under its supervisor, RQ's work horse."""
-        wait_until(self.children, 10, description='a child to kill')
+        wait_until(self.children, 60, description='a child to kill')
         self.children()[0].kill()
 
     def signal_all(self, number: signal.Signals) -> None:
