@@ -63,6 +63,9 @@ class JobCall(JobFields):
     _args = _CallPart()
     _kwargs = _CallPart()
 
+    #: Runs the job's coroutine, given both; None stands for a loop of its own.
+    _coroutine_runner: Callable[[Any, Coroutine[Any, Any, Any]], Any] | None = None
+
     _cached_attributes = JobFields._cached_attributes | _CALL_PARTS
 
     def _set_call(self, func: str | Callable[..., Any], by_position: Any, by_name: Any, kwargs: Any) -> None:
@@ -214,8 +217,9 @@ class JobCall(JobFields):
         return func(*self.args, **self.kwargs)
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run what an `async def` function returned, on a loop of its own."""
-        return asyncio.run(coroutine)
+        """Run what an `async def` function returned."""
+        runner = self._coroutine_runner
+        return asyncio.run(coroutine) if runner is None else runner(self, coroutine)
 
 
 def _positional(by_position: Any, by_name: Any) -> list[Any] | tuple[Any, ...]:

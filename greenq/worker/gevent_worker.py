@@ -5,7 +5,7 @@ Only this file, `watched`, the parts of both and the bootstrap know gevent.
 
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
@@ -326,6 +326,8 @@ class GeventWorker(WatchedWorker):
         except Exception as error:
             self._fail_damaged(execution, error)
             return
+        state = job.__dict__
+        state['_coroutine_runner'] = self._coroutine_runner
         try:
             self._mark_started(job, execution)
             queue = self._queue_named(claimed.queue)
@@ -339,12 +341,13 @@ class GeventWorker(WatchedWorker):
         except BaseException:
             self.log.exception('Worker %s: job %s could not be settled', self.name, claimed.job_id)
         finally:
+            # Or the two would refer to each other: garbage that only the collector finds, a thousand times a second.
+            state.pop('_execution', None)
             GeventDeathPenalty.forget(getcurrent())
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Executes a job in the current slot."""
         execution = self.prepare_execution(job)
-        job.__dict__['_run_coroutine'] = partial(self._run_coroutine, job)
         # Inherited by every greenlet that the job starts, as its context is not.
         getcurrent().spawn_tree_locals = {_JOB_LOCAL: job}
         try:
@@ -363,6 +366,10 @@ class GeventWorker(WatchedWorker):
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Nothing: one process title cannot name a thousand jobs."""
+
+    @cached_property
+    def _coroutine_runner(self) -> Callable[[Job, Any], Any]:
+        return self._run_coroutine
 
     def _run_coroutine(self, job: Job, coroutine: Any) -> Any:
         """What an `async def` job does with greenq happens in the loop's thread, on connections of that thread."""
