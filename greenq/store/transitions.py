@@ -213,7 +213,7 @@ def claim(
     """
     moment = now()
     args = [worker, utcformat(moment), moment.timestamp(), lifetime, _LEASE_MS, len(execution_ids)]
-    args += ['1' if repeat else '0', '1' if record else '0', len(queues), *queues, *execution_ids]
+    args += ['1' if repeat else '0', '1' if record else '0', ' '.join(execution_ids), *queues]
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
         return None
@@ -240,9 +240,14 @@ def finish(
     Returns for each whether it was still the worker's; a loser's outcome is not written.
     """
     args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
-    for item in outcomes:
-        args += item[:-1]
-        args.append(json.dumps(item.options) if item.options else '')
+    for job_id, execution_id, queue, ttl, started_at, ended_at, ended_iso, return_value, options in outcomes:
+        # As few arguments as can be: each costs client and server more than the bytes in it.
+        args += (
+            f'{job_id}:{execution_id}',
+            f'{ttl} {started_at} {ended_at} {ended_iso} {queue}',
+            return_value,
+            json.dumps(options) if options else '',
+        )
     return _verdicts(client, script('finish')(client, [keys.worker(worker)], args))
 
 

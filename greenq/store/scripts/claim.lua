@@ -3,7 +3,7 @@
 -- KEYS: suspended flag, the worker's parked list, worker hash
 -- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), lease of a worker without one (ms),
 --       count, repeat ('1' or '0'), record ('1' writes RQ's record of each execution now, '0' leaves it to a beat),
---       number of queues, queue names..., `count` fresh execution ids...
+--       `count` fresh execution ids with a space between each, queue names...
 -- Returns {{id, execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
@@ -14,9 +14,8 @@
 
 local worker, iso, epoch, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease = tonumber(ARGV[5])
-local count, is_repeat, with_record, queue_count = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
+local count, is_repeat, with_record = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1'
 local first_queue = 10
-local first_execution = first_queue + queue_count
 local claimed, used = {}, {}
 
 -- A key that is no hash counts as a missing job: an error here would lose all that was popped with it.
@@ -40,7 +39,7 @@ end
 
 local function recall_earlier_try()
   local mine = {}
-  for i = first_execution, first_execution + count - 1 do mine[ARGV[i]] = true end
+  for execution in string.gmatch(ARGV[9], '%S+') do mine[execution] = true end
   for _, composite in ipairs(redis.call('SMEMBERS', held_key(worker))) do
     local id, execution = string.match(composite, '^(.*):([^:]*)$')
     if mine[execution] then
@@ -59,7 +58,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 
 local now = clock()
-local next_execution = first_execution
+local next_execution = string.gmatch(ARGV[9], '%S+')
 local started, composites = {}, {}
 
 -- The registries are those of the job's origin, where every other script looks for it; a hash without one gets it.
@@ -68,9 +67,8 @@ local function start(id, queue)
   if #flat == 0 or status == 'canceled' then return end
   if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[first_queue]) end
   queue = (origin ~= '' and origin) or queue or ARGV[first_queue]
-  while used[ARGV[next_execution]] do next_execution = next_execution + 1 end
-  local execution = ARGV[next_execution]
-  next_execution = next_execution + 1
+  local execution = next_execution()
+  while used[execution] do execution = next_execution() end
   local composite = start_job(id, execution, worker, iso, may_expire)
   if with_record then record_execution(id, execution, worker, epoch, epoch, now, lifetime) end
   local entries = started[queue] or {}
@@ -90,7 +88,7 @@ local function take_from(key, queue)
 end
 
 take_from(KEYS[2], nil)
-for i = first_queue, first_execution - 1 do take_from(queue_key(ARGV[i]), ARGV[i]) end
+for i = first_queue, #ARGV do take_from(queue_key(ARGV[i]), ARGV[i]) end
 
 if #composites > 0 then
   ensure_lease(worker, lease, now)

@@ -17,7 +17,8 @@ local now = clock()
 local replies = {}
 local done, working_time = 0, 0
 
-local function settle(id, execution, queue, at)
+local function settle(item)
+  local id, execution, queue, at = item.id, item.execution, item.queue, item.at
   local status, ttl = ARGV[at + 3], tonumber(ARGV[at + 5])
   drop(id, execution, worker)
   redis.call('HSET', job_key(id), 'status', status, 'ended_at', ARGV[at + 9], 'last_heartbeat', ARGV[at + 9],
@@ -38,7 +39,7 @@ end
 for at = 5, #ARGV, 13 do
   local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if take(id, execution, queue) then
-    local reply = settle_safely(function() settle(id, execution, queue, at) end, id, execution, queue, worker, now)
+    local reply = settle_safely(settle, { id = id, execution = execution, queue = queue, at = at }, worker, now)
     if reply == 1 then
       done = done + 1
       working_time = working_time + tonumber(ARGV[at + 8]) - tonumber(ARGV[at + 7])

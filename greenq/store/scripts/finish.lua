@@ -1,8 +1,9 @@
 -- Records a batch of executions that succeeded.
 -- KEYS: worker hash
 -- ARGV: worker name, now (ISO), repeat ('1' or '0'), state for the worker ('' leaves it); then for each execution:
---       job id, execution id ('' without a lease), queue, result ttl (s; -1 forever, 0 delete), started (epoch),
---       ended (epoch), ended (ISO), return value (encoded, '' for none), options (JSON or '')
+--       job id:execution id (which is '' without a lease),
+--       result ttl (s; -1 forever, 0 delete) started (epoch) ended (epoch) ended (ISO) queue, with a space between each,
+--       return value (encoded, '' for none), options (JSON or '')
 --       options: rate_limit (key), repeat {left, intervals, due (epoch; 0 at once)}, has_dependencies
 -- Returns for each execution 1; 0 if it was no longer the caller's (then nothing was written for it); 2 if its job was
 -- canceled meanwhile (then its result was kept, and the job stays canceled); or, as text, why Redis refused to write it
@@ -27,11 +28,8 @@ local function register(item, has_links)
   if has_links or item.ttl < 60 then expire_job(item.id, item.ttl) else redis.call('EXPIRE', item.key, item.ttl) end
 end
 
-local function keep(item)
-  local at = item.at
-  local ended = ARGV[at + 6]
-  redis.call('HSET', item.key, 'status', 'finished', 'ended_at', ended, 'last_heartbeat', ended)
-  add_result(item.id, 1, worker, ARGV[at + 7], '', item.execution, ARGV[at + 4], ARGV[at + 5], item.ttl)
+local function keep_result(item)
+  add_result(item.id, 1, worker, item.value, '', item.execution, item.started, item.ended, item.ttl)
 end
 
 local function again(id, queue, plan)
@@ -50,8 +48,12 @@ end
 local function settle(item)
   local id, queue = item.id, item.queue
   local options = item.options
-  if item.ttl ~= 0 then keep(item) end
-  local has_links = redis.call('EXISTS', dependents_key(id)) == 1 or (options and options.has_dependencies)
+  if item.ttl ~= 0 then
+    local iso_end = item.iso_end
+    redis.call('HSET', item.key, 'status', 'finished', 'ended_at', iso_end, 'last_heartbeat', iso_end)
+    keep_result(item)
+  end
+  local has_links = item.has_dependents or (options and options.has_dependencies)
   if has_links then release_dependents(id, 'finished', '', now, iso) end
   local status = 'finished'
   if options and options['repeat'] then
@@ -69,9 +71,7 @@ local function keep_result_of_canceled(item)
   local job = redis.call('HMGET', job_key(item.id), 'status', 'greenq_execution')
   if job[1] ~= 'canceled' or job[2] ~= item.execution then return false end
   drop(item.id, item.execution, worker)
-  if item.ttl ~= 0 and not (is_repeat and recorded(item.id, item.execution)) then
-    add_result(item.id, 1, worker, ARGV[item.at + 7], '', item.execution, ARGV[item.at + 4], ARGV[item.at + 5], item.ttl)
-  end
+  if item.ttl ~= 0 and not (is_repeat and recorded(item.id, item.execution)) then keep_result(item) end
   return true
 end
 
@@ -82,22 +82,35 @@ local function lose(item)
   return (is_repeat and recorded(item.id, item.execution)) and 1 or 0
 end
 
+-- Marks the items whose jobs others wait for: mostly there is none, which one command tells.
+local function mark_dependents(items)
+  local names = {}
+  for i, item in ipairs(items) do names[i] = dependents_key(item.id) end
+  if #names == 0 or redis.call('EXISTS', unpack(names)) == 0 then return end
+  for i, item in ipairs(items) do item.has_dependents = redis.call('EXISTS', names[i]) == 1 end
+end
+
+local match = string.match
 local items = {}
-for at = 5, #ARGV, 9 do
-  local options = ARGV[at + 8]
+for at = 5, #ARGV, 4 do
+  local composite, options = ARGV[at], ARGV[at + 3]
+  local id, execution = match(composite, '^(.*):([^:]*)$')
+  local ttl, started, ended, iso_end, queue = match(ARGV[at + 1], '^(%S+) (%S+) (%S+) (%S+) (.*)$')
   items[#items + 1] = {
-    at = at, id = ARGV[at], key = job_key(ARGV[at]), execution = ARGV[at + 1], queue = ARGV[at + 2], ttl = tonumber(ARGV[at + 3]),
+    id = id, key = job_key(id), execution = execution, composite = execution ~= '' and composite, ttl = tonumber(ttl),
+    started = started, ended = ended, iso_end = iso_end, queue = queue, value = ARGV[at + 2],
     options = options ~= '' and cjson.decode(options) or nil,
   }
 end
 take_batch(items, worker)
 drop_batch(items)
+mark_dependents(items)
 for i, item in ipairs(items) do
   if item.taken then
-    replies[i] = settle_safely(function() settle(item) end, item.id, item.execution, item.queue, worker, now)
+    replies[i] = settle_safely(settle, item, worker, now)
     if replies[i] == 1 then
       done = done + 1
-      working_time = working_time + tonumber(ARGV[item.at + 5]) - tonumber(ARGV[item.at + 4])
+      working_time = working_time + tonumber(item.ended) - tonumber(item.started)
     end
   else
     replies[i] = lose(item)

@@ -17,10 +17,11 @@ local now = clock()
 local replies = {}
 local done, working_time = 0, 0
 
-local function settle(id, execution, queue, at, first, last)
+local function settle(item)
+  local id, execution, queue, at = item.id, item.execution, item.queue, item.at
   local due = ARGV[at + 3]
   drop(id, execution, worker)
-  redis.call('HSET', job_key(id), 'ended_at', ARGV[at + 7], 'last_heartbeat', ARGV[at + 7], unpack(ARGV, first, last))
+  redis.call('HSET', job_key(id), 'ended_at', ARGV[at + 7], 'last_heartbeat', ARGV[at + 7], unpack(ARGV, item.first, item.last))
   redis.call('HDEL', job_key(id), 'greenq_interruptions')
   if ARGV[at + 8] ~= '' then
     add_result(id, 4, worker, ARGV[at + 8], '', execution, ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 9]))
@@ -47,9 +48,8 @@ while at <= #ARGV do
   local first = at + 12
   local last = first + tonumber(ARGV[at + 11]) - 1
   if take(id, execution, queue) then
-    local reply = settle_safely(
-      function() settle(id, execution, queue, at, first, last) end, id, execution, queue, worker, now
-    )
+    local item = { id = id, execution = execution, queue = queue, at = at, first = first, last = last }
+    local reply = settle_safely(settle, item, worker, now)
     if reply == 1 then
       done = done + 1
       working_time = working_time + tonumber(ARGV[at + 6]) - tonumber(ARGV[at + 5])

@@ -33,7 +33,7 @@ local function recorded(id, execution)
   return false
 end
 
--- The same for a batch of {id, execution, queue}: marks those that the caller still owns as taken, and drops their
+-- The same for a batch of {id, execution, queue, composite}, the last being id:execution if there is one: marks those that the caller still owns as taken, and drops their
 -- records, with a few commands for all.
 local function take_batch(items, worker)
   local by_queue, composites = {}, {}
@@ -41,7 +41,6 @@ local function take_batch(items, worker)
     if item.execution == '' then
       item.taken = take(item.id, '', item.queue)
     else
-      item.composite = item.id .. ':' .. item.execution
       composites[#composites + 1] = item.composite
       local of_queue = by_queue[item.queue] or { items = {}, composites = {} }
       by_queue[item.queue] = of_queue

@@ -1,15 +1,17 @@
 -- What the scripts that end executions share.
 
--- Settles one execution that was taken. If Redis refuses a write of it (a key of the wrong type, say), the caller holds
--- the execution again, and the reason is returned instead of 1: the other outcomes of the batch are not touched by it.
-local function settle_safely(settle, id, execution, queue, worker, now)
-  local is_settled, problem = pcall(settle)
+-- Settles one execution that was taken: `settle(item)`, an item having at least id, execution and queue. If Redis refuses
+-- a write of it (a key of the wrong type, say), the caller holds the execution again, and the reason is returned instead
+-- of 1: the other outcomes of the batch are not touched by it.
+local function settle_safely(settle, item, worker, now)
+  local is_settled, problem = pcall(settle, item)
   if is_settled then return 1 end
   local reason = type(problem) == 'table' and problem.err or tostring(problem)
-  if execution == '' then return reason end
-  redis.call('HSET', job_key(id), 'status', 'started')
-  redis.call('ZADD', started_key(queue), now + 180, id .. ':' .. execution)
-  redis.call('SADD', held_key(worker), id .. ':' .. execution)
+  if item.execution == '' then return reason end
+  local composite = item.id .. ':' .. item.execution
+  redis.call('HSET', job_key(item.id), 'status', 'started')
+  redis.call('ZADD', started_key(item.queue), now + 180, composite)
+  redis.call('SADD', held_key(worker), composite)
   return reason
 end
 
