@@ -50,7 +50,9 @@ def as_callback(value: Callback | str | Callable[..., Any] | None, option: str) 
 
 def execute_success_callback(job: Job, death_penalty_class: type[BaseDeathPenalty], result: Any) -> None:
     """Call the job's success callback, if it has one. What it raises is raised."""
-    _execute('success', job.success_callback, job.success_callback_timeout, job, death_penalty_class, result)
+    callback = job.success_callback
+    if callback is not None:
+        _execute('success', callback, job.success_callback_timeout, job, death_penalty_class, result)
 
 
 def execute_failure_callback(
@@ -59,24 +61,26 @@ def execute_failure_callback(
     *exc_info: type[BaseException] | BaseException | TracebackType | None,
 ) -> None:
     """Call the job's failure callback, if it has one. What it raises is logged and raised."""
-    _execute('failure', job.failure_callback, job.failure_callback_timeout, job, death_penalty_class, *exc_info)
+    callback = job.failure_callback
+    if callback is not None:
+        _execute('failure', callback, job.failure_callback_timeout, job, death_penalty_class, *exc_info)
 
 
 def execute_stopped_callback(job: Job, death_penalty_class: type[BaseDeathPenalty]) -> None:
     """Call the job's stopped callback, if it has one. What it raises is logged and raised."""
-    _execute('stopped', job.stopped_callback, job.stopped_callback_timeout, job, death_penalty_class)
+    callback = job.stopped_callback
+    if callback is not None:
+        _execute('stopped', callback, job.stopped_callback_timeout, job, death_penalty_class)
 
 
 def _execute(
     kind: str,
-    callback: Callable[..., Any] | None,
-    timeout: int | None,
+    callback: Callable[..., Any],
+    timeout: int,
     job: Job,
     death_penalty_class: type[BaseDeathPenalty],
     *args: Any,
 ) -> None:
-    if callback is None:
-        return
     if inspect.iscoroutinefunction(callback):
         raise TypeError(f'Coroutine {kind} callbacks are not supported: make {callback!r} a plain function')
     job.log.debug('Job %s: running %s callback...', job.id, kind)

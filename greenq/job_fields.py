@@ -54,11 +54,12 @@ class _StoredField:
 
     def __init__(self, field: job_hash.Field) -> None:
         self.field = field
+        self._attribute = field.attribute
 
     def __get__(self, job: JobFields | None, owner: type[JobFields]) -> Any:
         if job is None:
             return self
-        value = job.__dict__[self.field.attribute] = self.read(job)
+        value = job.__dict__[self._attribute] = self.read(job)
         return value
 
     def read(self, job: JobFields) -> Any:
@@ -67,7 +68,7 @@ class _StoredField:
 
 class _StoredData(_StoredField):
     def read(self, job: JobFields) -> Any:
-        data = super().read(job)
+        data = self.field.read(job._raw, job._id)
         return UNEVALUATED if data is None else data
 
 

@@ -81,8 +81,12 @@ class JobRecord(JobCall):
         cls, job_id: str, raw: job_hash.RawHash, connection: Redis | None, serializer: Serializer | None = None
     ) -> Self:
         """The job of a hash that was read already. Nothing is decoded, so this is cheap, and damage shows later."""
-        job = cls(None, connection)
-        # Set here, because the constructor would check both anew.
+        if cls.__init__ is JobRecord.__init__ and connection is not None and serializer is not None:
+            # The constructor would check all three anew.
+            job = cls.__new__(cls)
+            job.connection = connection
+        else:
+            job = cls(None, connection)
         job._id = job_id
         if serializer is not None:
             job.serializer = serializer

@@ -156,12 +156,23 @@ def current_timestamp() -> int:
     return int(time.time())
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The second that was formatted last, and its text: workers format thousands of moments in each.
+_last_second = (-1, '')
+
+
 def utcformat(moment: datetime) -> str:
     """As RQ stores it: `2024-05-06T07:08:09.000010Z`. A naive datetime counts as UTC."""
-    if moment.tzinfo is not None and moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    # Cuts an offset of +00:00 off.
-    return moment.isoformat(timespec='microseconds')[:26] + 'Z'
+    global _last_second
+    if moment.tzinfo is not UTC:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    since = moment - _EPOCH
+    second = since.days * 86400 + since.seconds
+    known, text = _last_second
+    if second != known:
+        text = moment.isoformat('T', 'seconds')[:19]
+        _last_second = second, text
+    return f'{text}.{moment.microsecond:06}Z'
 
 
 def utcparse(text: str) -> datetime:

@@ -80,7 +80,7 @@ class Field:
 
     def read(self, raw: RawHash, job_id: str | None) -> Any:
         """The attribute's value. ValueError, naming all that is needed to find it, if what is stored makes no sense."""
-        value = self.find(raw)
+        value = raw.get(self.key) or self.find(raw)
         if value is None:
             return self.default()
         try:

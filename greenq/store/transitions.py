@@ -217,12 +217,10 @@ def claim(
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
         return None
-    claimed = []
-    for job_id, execution_id, queue, flat in reply:
-        items = iter(flat)
-        pairs = dict(zip(items, items, strict=True))
-        claimed.append(Claimed(job_id.decode(), execution_id.decode(), queue.decode(), pairs))
-    return claimed
+    return [
+        Claimed(job_id.decode(), execution_id.decode(), queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+        for job_id, execution_id, queue, flat in reply
+    ]
 
 
 def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:

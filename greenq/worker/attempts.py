@@ -129,9 +129,11 @@ class Attempts(Wiring):
     def _fail_damaged(self, execution: Execution, error: BaseException) -> None:
         text = outcomes.describe_exception((type(error), error, error.__traceback__))
         self.log.error('Worker %s: job %s cannot be run: %s', self.name, execution.job_id, error)
-        self._record(execution, outcomes.damaged(execution, text), lambda accepted: None)
+        self._record(execution, outcomes.damaged(execution, text), None)
 
-    def _record(self, execution: Execution | None, outcome: outcomes.Outcome, then: Callable[[bool], None]) -> None:
+    def _record(
+        self, execution: Execution | None, outcome: outcomes.Outcome, then: Callable[[bool], None] | None
+    ) -> None:
         """Hands an outcome to the finisher; from here on the execution runs no more."""
         if execution is not None:
             self.executions.pop(execution.id, None)
@@ -148,7 +150,9 @@ class Attempts(Wiring):
                 self.send_webhooks(job, JobStatus.FINISHED)
                 self._log_success(job, result_ttl)
 
-        self._record(execution, outcomes.finished(job, execution, job._result, result_ttl), then)
+        is_told = bool(job.webhooks) or self.log.isEnabledFor(logging.INFO)
+        outcome = outcomes.finished(job, execution, job._result, result_ttl)
+        self._record(execution, outcome, then if is_told else None)
 
     def _log_success(self, job: Job, result_ttl: int) -> None:
         if not self.log.isEnabledFor(logging.INFO):

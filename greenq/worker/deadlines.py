@@ -172,16 +172,20 @@ class GeventDeathPenalty(BaseDeathPenalty):
     def __init__(
         self, timeout: float | None, exception: type[BaseException] = JobTimeoutException, **kwargs: Any
     ) -> None:
-        super().__init__(timeout, exception, **kwargs)
+        # As the base class does; not by it, since every job makes one.
+        self._timeout = timeout if timeout is not None and timeout > 0 else 0
+        self._exception = exception
         self.greenlet: greenlet = getcurrent()
 
     def __enter__(self) -> None:
+        target, blocks = self.greenlet, self._blocks
         if self._announced:
-            announced = self._announced.pop(self.greenlet, None)
+            announced = self._announced.pop(target, None)
             if announced is not None:
                 raise announced
-        self._outer = self._blocks.get(self.greenlet)
-        self._blocks[self.greenlet] = self
+        if target in blocks:
+            self._outer = blocks[target]
+        blocks[target] = self
         if self._timeout:
             self.setup_death_penalty()
 
@@ -275,4 +279,5 @@ class GeventDeathPenalty(BaseDeathPenalty):
     @classmethod
     def forget(cls, target: greenlet) -> None:
         """Takes back what was announced to a greenlet."""
-        cls._announced.pop(target, None)
+        if cls._announced:
+            cls._announced.pop(target, None)

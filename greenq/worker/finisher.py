@@ -23,10 +23,10 @@ BATCH = 500
 
 
 class Pending(NamedTuple):
-    """An outcome that waits to be written, and what is to happen once it is (with whether it was accepted)."""
+    """An outcome that waits to be written, and what is to happen once it is, if anything (with whether it was accepted)."""
 
     outcome: Outcome
-    then: Callable[[bool], None]
+    then: Callable[[bool], None] | None
 
 
 class Finisher:
@@ -50,12 +50,12 @@ class Finisher:
         batches = (self._pending, *self._being_written.values())
         return {pending.outcome.execution_id for batch in batches for pending in batch}
 
-    def record(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
+    def record(self, outcome: Outcome, then: Callable[[bool], None] | None) -> None:
         """Takes charge of an outcome; writes it at once."""
         self._pending.append(Pending(outcome, then))
         self.flush()
 
-    def enqueue(self, outcome: Outcome, then: Callable[[bool], None]) -> None:
+    def enqueue(self, outcome: Outcome, then: Callable[[bool], None] | None) -> None:
         """Takes charge of an outcome that some later `flush` writes."""
         self._pending.append(Pending(outcome, then))
 
@@ -103,34 +103,41 @@ class Finisher:
     def _write(self, batch: list[Pending], is_repeat: bool) -> list[Verdict]:
         """One transition for each kind of outcome in the batch; what became of each."""
         accepted: list[Verdict] = [False] * len(batch)
+        places: dict[type, list[int]] = {}
+        for i, pending in enumerate(batch):
+            places.setdefault(type(pending.outcome), []).append(i)
         state = self._idle_state()
         for kind, transition in _TRANSITIONS.items():
-            places = [i for i, pending in enumerate(batch) if type(pending.outcome) is kind]
-            if places:
-                outcomes: Iterable[Any] = [batch[i].outcome for i in places]
+            if kind in places:
+                outcomes: Iterable[Any] = [batch[i].outcome for i in places[kind]]
                 replies = transition(self._client, self._worker_name, outcomes, state=state, repeat=is_repeat)
-                for i, reply in zip(places, replies, strict=True):
+                for i, reply in zip(places[kind], replies, strict=True):
                     accepted[i] = reply
         return accepted
 
     def _tell(self, batch: list[Pending], accepted: list[Verdict]) -> None:
         for pending, verdict in zip(batch, accepted, strict=True):
-            was_accepted = verdict is True
-            if isinstance(verdict, Refused):
-                self._give_back(pending.outcome, verdict)
-            elif not verdict:
-                self.lost_count += 1
-                log.warning(
-                    "Worker %s: outcome of job %s dropped: its execution %s is no longer this worker's",
-                    self._worker_name,
-                    pending.outcome.job_id,
-                    pending.outcome.execution_id,
-                )
+            if verdict is not True:
+                self._note_refusal(pending.outcome, verdict)
+            if pending.then is None:
+                continue
             try:
-                pending.then(was_accepted)
+                pending.then(verdict is True)
             except Exception:
                 # The outcome is in Redis; a broken webhook must not keep the next ones from getting there.
                 log.exception('Worker %s: what follows job %s failed', self._worker_name, pending.outcome.job_id)
+
+    def _note_refusal(self, outcome: Outcome, verdict: Verdict) -> None:
+        if isinstance(verdict, Refused):
+            self._give_back(outcome, verdict)
+        else:
+            self.lost_count += 1
+            log.warning(
+                "Worker %s: outcome of job %s dropped: its execution %s is no longer this worker's",
+                self._worker_name,
+                outcome.job_id,
+                outcome.execution_id,
+            )
 
 
 _TRANSITIONS: dict[type, Callable[..., list[Verdict]]] = {

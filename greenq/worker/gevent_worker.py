@@ -381,11 +381,12 @@ class GeventWorker(WatchedWorker):
 
     # Outcomes
 
-    def _record(self, execution: Execution | None, outcome: Outcome, then: Callable[[bool], None]) -> None:
+    def _record(self, execution: Execution | None, outcome: Outcome, then: Callable[[bool], None] | None) -> None:
         if execution is not None:
             self.executions.pop(execution.id, None)
         self._finisher.enqueue(outcome, then)
-        self._outcome_waits.set()
+        if not self._outcome_waits.is_set():
+            self._outcome_waits.set()
 
     def _commit_forever(self) -> None:
         """Writes what has gathered, over and over: the longer a write takes, the more the next one carries."""

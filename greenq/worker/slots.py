@@ -122,8 +122,9 @@ class Slots:
                         switches.forget(me)
                     return
                 self.ended_count += 1
-                self.freed.set()
-                self.idle_since = time.monotonic()
+                if not self.freed.is_set():
+                    self.freed.set()
+            self.idle_since = time.monotonic()
             if switches is not None:
                 switches.rest(me)
             self._idle.append(me)
