@@ -23,7 +23,7 @@ BATCH = 500
 
 
 class Pending(NamedTuple):
-    """An outcome that waits to be written, and what is to happen once it is, if anything (with whether it was accepted)."""
+    """An outcome that waits to be written, and what to call, if anything, with whether it was accepted."""
 
     outcome: Outcome
     then: Callable[[bool], None] | None

@@ -67,8 +67,8 @@ class Slots:
         self._rouse()
 
     def _rouse(self) -> None:
-        """Wakes or makes one slot, if a job waits for one. It wakes the next one in its turn: if all were woken at once,
-        whatever else became ready meanwhile would have to wait for them."""
+        """Wakes or makes one slot, if a job waits for one. It wakes the next one in its turn: if all were woken at
+        once, whatever else became ready meanwhile would have to wait for them."""
         if self._is_rousing or not self.ready:
             return
         if self._idle:
