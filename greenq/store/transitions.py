@@ -206,6 +206,7 @@ def claim(
     record: bool = True,
 ) -> list[Claimed] | None:
     """Takes at most `len(execution_ids)` jobs for a worker, in the order of its queues; None if work is suspended.
+    Fewer, though there are more, if the jobs are large.
 
     `lifetime` is how long (seconds) RQ's readers take the execution for alive without a beat. `repeat` says that an
     earlier call with the same execution ids may have been carried out though its reply was lost. `record=False`
@@ -218,8 +219,8 @@ def claim(
     if isinstance(reply, bytes):
         return None
     return [
-        Claimed(job_id.decode(), execution_id.decode(), queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-        for job_id, execution_id, queue, flat in reply
+        Claimed(job_id.decode(), execution_ids[place - 1], queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+        for job_id, place, queue, flat in reply
     ]
 
 

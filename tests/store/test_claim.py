@@ -61,6 +61,21 @@ def test_takes_no_more_than_asked_in_the_order_of_queues(connection: redis.Redis
     assert len({item.execution_id for item in claimed}) == 3
 
 
+def test_takes_fewer_when_they_are_large(connection: redis.Redis) -> None:
+    """A server sends a long reply in pieces, between which others have their turn."""
+    names = [f'job{number}' for number in range(60)]
+    enqueue(connection, *names, more={'data': b'x' * 2000})
+    taken = []
+    for _ in range(3):
+        claimed = claim(connection, 60 - len(taken))
+        assert 20 <= len(claimed) <= 40 or len(taken) + len(claimed) == 60
+        taken += [item.job_id for item in claimed]
+    assert taken == names and waiting(connection) == []
+    enqueue(connection, 'huge', 'next', more={'data': b'x' * 1_000_000})
+    assert [item.job_id for item in claim(connection)] == ['huge']
+    assert waiting(connection) == ['next']
+
+
 def test_takes_what_was_parked_first(connection: redis.Redis) -> None:
     enqueue(connection, 'a', 'b')
     enqueue(connection, 'c', queue='other')

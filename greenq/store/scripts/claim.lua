@@ -1,10 +1,12 @@
--- Takes up to `count` jobs for a worker: what was parked for it first, then from its queues in the order given.
+-- Takes up to `count` jobs for a worker: what was parked for it first, then from its queues in the order given. Fewer
+-- when their hashes come to more than LARGEST_REPLY together: a server writes 64 KiB at a time and then turns to the
+-- next client, so that the rest of a longer reply would have to wait for somebody's script.
 -- Popping, status, execution and lease are one step, so a job is never between two places.
 -- KEYS: suspended flag, the worker's parked list, worker hash
 -- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), lease of a worker without one (ms),
 --       count, repeat ('1' or '0'), record ('1' writes RQ's record of each execution now, '0' leaves it to a beat),
 --       `count` fresh execution ids with a space between each, queue names...
--- Returns {{id, execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
+-- Returns {{id, place of its execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
 --- @include clock
@@ -18,6 +20,14 @@ local count, is_repeat, with_record = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8]
 local first_queue = 10
 local claimed, used = {}, {}
 
+local LARGEST_REPLY = 60000
+-- What a hash takes in a reply, without the fields that may be long.
+local HASH_BYTES = 570
+local LONG_FIELDS = { data = true, description = true, meta = true }
+-- So many are popped before the length is looked at again.
+local STEP = 20
+local reply_bytes = 0
+
 -- A key that is no hash counts as a missing job: an error here would lose all that was popped with it.
 local function hash_of(id)
   local flat = redis.pcall('HGETALL', job_key(id))
@@ -29,24 +39,30 @@ local function hash_of(id)
       status = flat[i + 1]
     elseif field == 'origin' then
       origin = flat[i + 1]
+    elseif LONG_FIELDS[field] then
+      reply_bytes = reply_bytes + #flat[i + 1]
     elseif field == 'ttl' or (field == 'worker_name' and flat[i + 1] ~= '') then
       -- A ttl of its own, or that of an earlier end: RQ requeues a job without lifting it.
       may_expire = true
     end
   end
+  reply_bytes = reply_bytes + HASH_BYTES
   return flat, status, origin, may_expire
 end
 
 local function recall_earlier_try()
-  local mine = {}
-  for execution in string.gmatch(ARGV[9], '%S+') do mine[execution] = true end
+  local mine, place = {}, 0
+  for execution in string.gmatch(ARGV[9], '%S+') do
+    place = place + 1
+    mine[execution] = place
+  end
   for _, composite in ipairs(redis.call('SMEMBERS', held_key(worker))) do
     local id, execution = string.match(composite, '^(.*):([^:]*)$')
     if mine[execution] then
       local flat, _, origin = hash_of(id)
       used[execution] = true
       if origin and redis.call('ZSCORE', started_key(origin), composite) then
-        claimed[#claimed + 1] = { id, execution, origin, flat }
+        claimed[#claimed + 1] = { id, mine[execution], origin, flat }
       end
     end
   end
@@ -58,7 +74,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 
 local now = clock()
-local next_execution = string.gmatch(ARGV[9], '%S+')
+local place, next_execution = 0, string.gmatch(ARGV[9], '%S+')
 local started, composites = {}, {}
 
 -- The registries are those of the job's origin, where every other script looks for it; a hash without one gets it.
@@ -67,8 +83,10 @@ local function start(id, queue)
   if #flat == 0 or status == 'canceled' then return end
   if not origin or origin == '' then redis.call('HSET', job_key(id), 'origin', queue or ARGV[first_queue]) end
   queue = (origin ~= '' and origin) or queue or ARGV[first_queue]
-  local execution = next_execution()
-  while used[execution] do execution = next_execution() end
+  local execution
+  repeat
+    place, execution = place + 1, next_execution()
+  until not used[execution]
   local composite = start_job(id, execution, worker, iso, may_expire)
   if with_record then record_execution(id, execution, worker, epoch, epoch, now, lifetime) end
   local entries = started[queue] or {}
@@ -76,12 +94,12 @@ local function start(id, queue)
   entries[#entries + 1] = now + lifetime
   entries[#entries + 1] = composite
   composites[#composites + 1] = composite
-  claimed[#claimed + 1] = { id, execution, queue, flat }
+  claimed[#claimed + 1] = { id, place, queue, flat }
 end
 
 local function take_from(key, queue)
-  while #claimed < count do
-    local ids = redis.call('LPOP', key, count - #claimed)
+  while #claimed < count and reply_bytes < LARGEST_REPLY do
+    local ids = redis.call('LPOP', key, math.min(count - #claimed, STEP))
     if not ids then return end
     for _, id in ipairs(ids) do start(id, queue) end
   end
