@@ -218,10 +218,11 @@ def claim(
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
         return None
-    return [
-        Claimed(job_id.decode(), execution_ids[place - 1], queue.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-        for job_id, place, queue, flat in reply
-    ]
+    claimed = []
+    for job_id, place, queue, flat in reply:
+        pairs = dict(zip(flat[::2], flat[1::2], strict=True))
+        claimed.append(Claimed(job_id.decode(), execution_ids[place - 1], queue.decode(), pairs))
+    return claimed
 
 
 def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:
