@@ -65,7 +65,7 @@ def test_takes_fewer_when_they_are_large(connection: redis.Redis) -> None:
     """A server sends a long reply in pieces, between which others have their turn."""
     names = [f'job{number}' for number in range(60)]
     enqueue(connection, *names, more={'data': b'x' * 2000})
-    taken = []
+    taken: list[str] = []
     for _ in range(3):
         claimed = claim(connection, 60 - len(taken))
         assert 20 <= len(claimed) <= 40 or len(taken) + len(claimed) == 60
