@@ -41,6 +41,8 @@ class Contender:
     is_asyncio: bool = False
     #: Whether its jobs have RQ's layout.
     has_rq_layout: bool = False
+    #: How long (s) it takes without a job until it is at rest.
+    calms_within: float = 1.0
 
     @property
     def is_peer(self) -> bool:
@@ -80,6 +82,7 @@ OWN = (
         distributions=('greenq', 'redis', 'gevent'),
         is_supervised=True,
         has_rq_layout=True,
+        calms_within=33.0,
     ),
     Contender(
         'fork',
@@ -91,6 +94,7 @@ OWN = (
         distributions=('greenq', 'redis'),
         forks=True,
         has_rq_layout=True,
+        calms_within=33.0,
     ),
     Contender(
         'floor',

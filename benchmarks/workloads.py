@@ -35,7 +35,7 @@ class Scale(NamedTuple):
     #: Samples of latency per round; peers two thirds.
     samples: int = 120
     #: How long (s) an idle worker is watched; peers half as long.
-    idle_seconds: float = 10.0
+    idle_seconds: float = 24.0
     #: Jobs timed at each length of the queue.
     backlog_jobs: int = 20_000
     backlogs: Sequence[str] = ('1k', '100k', '1m')
@@ -65,8 +65,8 @@ def latency(session: Session, scale: Scale) -> list[float]:
 
 def redis_cost(session: Session, scale: Scale) -> Figures:
     """What an idle worker costs Redis per second, and what one job on it does, without its enqueueing."""
-    server, watched = session.server, scale.idle_seconds / (2 if session.contender.is_peer else 1)
-    time.sleep(1.0)
+    server, watched = session.server, scale.idle_seconds / (4 if session.contender.is_peer else 1)
+    time.sleep(session.contender.calms_within)
     before = server.cost()
     time.sleep(watched)
     idle = (server.cost() - before).per(watched)

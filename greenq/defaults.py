@@ -76,6 +76,15 @@ BEAT_SECONDS = 5
 REAP_SECONDS = 5
 """How often a worker looks for leases that expired."""
 
+IDLE_SECONDS = 30
+"""After so long without a job, and without trouble with Redis, a worker asks for less."""
+
+IDLE_BEAT_SECONDS = 6
+"""How often it then extends its lease, and looks at those of others if one of them may have expired since."""
+
+IDLE_REFRESH_SECONDS = 210
+"""How often it then refreshes RQ's record of it, and checks what it holds."""
+
 DEFAULT_CONCURRENCY = 100
 """Jobs that a gevent worker runs at once."""
 

@@ -449,6 +449,17 @@ def beat(
     return verdict, lost
 
 
+def beat_idle(client: Any, worker: str, token: str, *, lease_ms: int, look: bool) -> tuple[str, int]:
+    """The beat of a worker that runs nothing, which leaves RQ's record of it alone.
+
+    Returns a verdict as `beat` does, or, with `look`, `lost` if another worker's lease has ended; and with `look` how
+    long it is (ms) until the first of all leases ends, unless it is extended.
+    """
+    args = [worker, token, lease_ms, '1' if look else '0']
+    verdict, left_ms = script('beat_idle')(client, [keys.worker(worker), keys.leases()], args)
+    return as_text(verdict), left_ms
+
+
 def extend(client: Any, worker: str, *, lease_ms: int, lifetime: int, worker_ttl: int) -> bool:
     """For a supervisor whose worker hangs: keeps its lease, and RQ's records of it and of all that it holds.
 

@@ -209,6 +209,7 @@ class BaseWorker(Upkeep):
                 break
             except RedisError as error:
                 self.log.error('Worker %s: Redis: %s; trying again', self.name, error)
+                self._note_activity()
                 backoff.sleep()
             except Exception:
                 self.log.exception('Worker %s: found an unhandled exception, quitting...', self.name)
@@ -288,15 +289,11 @@ class BaseWorker(Upkeep):
             self._waiter.parked_count = 0
         return is_certain
 
-    def _look_after(self) -> None:
-        if self._heart.is_due:
-            self.heartbeat()
-        self._maintenance.tick()
-
     def _claim(self, count: int) -> list[Claimed] | None:
         """Claims at most `count` jobs; None while workers are suspended."""
         claimed = self._fetcher.fetch([queue.name for queue in self._ordered_queues], count)
         if claimed:
+            self._note_activity()
             self._waiter.taken(len(claimed))
             self._state = WorkerStatus.BUSY
         elif claimed is not None:

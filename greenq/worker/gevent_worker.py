@@ -207,6 +207,7 @@ class GeventWorker(WatchedWorker):
                 break
             except RedisError as error:
                 self.log.error('Worker %s: Redis: %s; trying again', self.name, error)
+                self._note_activity()
                 backoff.sleep()
         self._note_stop()
         self._note_end()
@@ -476,6 +477,7 @@ class GeventWorker(WatchedWorker):
                 self._look_after()
             except RedisError as error:
                 self.log.warning('Worker %s: Redis: %s; trying again', self.name, error)
+                self._note_activity()
             except Exception:
                 self.log.exception('Worker %s: maintenance failed', self.name)
             gevent.sleep(1.0)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from greenq.defaults import BEAT_SECONDS, LEASE_SECONDS
+from greenq.defaults import BEAT_SECONDS, IDLE_BEAT_SECONDS, LEASE_SECONDS
 from greenq.executions import Execution
 from greenq.store import transitions
 from greenq.worker.in_flight import InFlight, triple
@@ -46,7 +46,9 @@ class Heartbeat:
         self._rejoin = rejoin
         self._records = records
         self._named_at: dict[str, float] = {}
-        self.last_beat = time.monotonic()
+        self.last_beat = self.last_full_beat = time.monotonic()
+        #: When the first lease that was seen ends.
+        self._look_at = float('-inf')
         self.is_superseded = False
 
     @property
@@ -55,6 +57,27 @@ class Heartbeat:
         if time.monotonic() - self.last_beat >= BEAT_SECONDS:
             return True
         return self._records and bool(self._whose_turn())
+
+    @property
+    def is_idle_due(self) -> bool:
+        """Whether a worker that runs nothing is to beat. It asks about once a second."""
+        return time.monotonic() - self.last_beat >= IDLE_BEAT_SECONDS - 0.5
+
+    def beat_idle(self) -> bool:
+        """The beat of a worker that runs nothing; returns whether another one is known to be lost.
+
+        No lease ends before the first that was seen, so there is nothing to look for until then.
+        """
+        present = time.monotonic()
+        look = present >= self._look_at
+        verdict, left_ms = transitions.beat_idle(
+            self._client, self._worker_name, self._token, lease_ms=LEASE_SECONDS * 1000, look=look
+        )
+        if look:
+            self._look_at = present + left_ms / 1000
+        self._heed(verdict, [])
+        self.last_beat = time.monotonic()
+        return verdict == 'lost'
 
     def beat(self, worker_ttl: int) -> None:
         """One beat. `worker_ttl` (s) is how long RQ's record of the worker lives without another."""
@@ -72,7 +95,7 @@ class Heartbeat:
             )
             self._named_at |= dict.fromkeys((execution.id for execution in chunk), time.monotonic())
             self._heed(verdict, lost)
-        self.last_beat = time.monotonic()
+        self.last_beat = self.last_full_beat = time.monotonic()
 
     def _whose_turn(self) -> list[Execution]:
         """Executions that no beat has named for a while, or that wait for their record."""

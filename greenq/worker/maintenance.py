@@ -78,10 +78,14 @@ class Maintenance:
         self._is_reply_missing = False
         self._strays: set[str] = set()
 
-    def tick(self) -> None:
-        """Does what is due now. Trouble with Redis is raised."""
+    def hurry(self) -> None:
+        """Some worker is lost: recovery is due at once."""
+        self._reaped_at = float('-inf')
+
+    def tick(self, interval: float = REAP_SECONDS) -> None:
+        """Does what is due now, if recovery is every `interval` seconds. Trouble with Redis is raised."""
         present = time.monotonic()
-        if present - self._reaped_at >= REAP_SECONDS:
+        if present - self._reaped_at >= interval:
             self._reaped_at = present
             self.recover_lost()
             self._release_strays()

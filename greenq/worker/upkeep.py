@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from greenq.worker.base import BaseWorker
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from greenq.callbacks import execute_failure_callback
 from greenq.command import handle_command, parse_payload
-from greenq.defaults import LEASE_SECONDS
+from greenq.defaults import IDLE_REFRESH_SECONDS, IDLE_SECONDS, LEASE_SECONDS
 from greenq.exceptions import AbandonedJobError
 from greenq.executions import Execution
 from greenq.group import Group
@@ -71,6 +71,7 @@ class Upkeep(Attempts):
         return Control(self._new_client(socket_timeout=None), self.pubsub_channel_name, self.handle_payload)
 
     def _join(self, again: bool = False) -> str:
+        self._note_activity()
         self.birth_date = self.birth_date if again and self.birth_date else now()
         self.last_heartbeat = now()
         return transitions.join(
@@ -87,6 +88,42 @@ class Upkeep(Attempts):
 
     def _rejoin(self) -> None:
         self._join(again=True)
+
+    #: When the worker last registered, had a job, or had trouble with Redis (monotonic).
+    _active_at = float('-inf')
+
+    def _note_activity(self) -> None:
+        """From now on, for a while, the worker looks after itself closely."""
+        self._active_at = time.monotonic()
+
+    def _is_calm(self) -> bool:
+        """Whether nothing has happened for so long that the worker may look after itself and others more rarely."""
+        if self.executions or len(self._finisher):
+            self._note_activity()
+        return time.monotonic() - self._active_at >= IDLE_SECONDS
+
+    def _look_after(self) -> None:
+        """Does what is due of all that keeps this worker and the others well."""
+        heart = self._heart
+        if not self._is_calm():
+            if heart.is_due:
+                self.heartbeat()
+            self._maintenance.tick()
+            return
+        refresh = min(IDLE_REFRESH_SECONDS, self.worker_ttl / 2)
+        if time.monotonic() - heart.last_full_beat >= refresh:
+            self.heartbeat()
+        elif heart.is_idle_due and self._beat_idle():
+            self._maintenance.hurry()
+        self._maintenance.tick(refresh)
+
+    def _beat_idle(self) -> bool:
+        try:
+            return self._heart.beat_idle()
+        except ResponseError:
+            # At maxmemory the lease can be written only after what a full beat writes.
+            self.heartbeat()
+            return False
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Extends the lease; `timeout` (s) is how long RQ's record of the worker lives without another beat."""

@@ -1,4 +1,4 @@
-"""join.lua, beat.lua, extend.lua, depart.lua: a worker's lease and RQ's record of it."""
+"""join.lua, beat.lua, beat_idle.lua, extend.lua, depart.lua: a worker's lease and RQ's record of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def test_joining_registers_for_rq_and_for_greenq(connection: redis.Redis) -> Non
     found = snapshot(connection)
     assert set(found) == {keys.workers(), keys.workers(QUEUE), keys.worker(WORKER), keys.member(WORKER), keys.leases()}
     assert found[keys.workers()][2] == found[keys.workers(QUEUE)][2] == {keys.worker(WORKER).encode()}
-    assert found[keys.worker(WORKER)] == ('hash', True, {b'queues': b'work', b'state': b'starting'})
+    record = {b'queues': b'work', b'state': b'starting', b'greenq_token': b'token'}
+    assert found[keys.worker(WORKER)] == ('hash', True, record)
     assert found[keys.member(WORKER)][2] == {b'token': b'token', b'on_lost': b'fail'}
     assert 14_000 < lease_left(connection) <= 15_000 and 475 < connection.ttl(keys.worker(WORKER)) <= 480
 
@@ -247,3 +248,44 @@ def test_a_superseded_worker_does_not_end_its_successor(connection: redis.Redis)
     before = snapshot(connection)
     assert depart(connection) == 0
     assert snapshot(connection) == before
+
+
+# ---- beat_idle ----
+
+
+def beat_idle(client: redis.Redis, token: str = 'token', *, look: bool = True) -> tuple[str, int]:
+    return transitions.beat_idle(client, WORKER, token, lease_ms=15_000, look=look)
+
+
+def test_an_idle_beat_extends_the_lease_and_nothing_else(connection: redis.Redis) -> None:
+    join(connection)
+    end_lease(connection)
+    before = snapshot(connection)
+    verdict, left = beat_idle(connection)
+    assert verdict == 'ok' and 14_900 < left <= 15_000 and 14_000 < lease_left(connection) <= 15_000
+    after = snapshot(connection)
+    before.pop(keys.leases()), after.pop(keys.leases())
+    assert after == before
+
+
+def test_an_idle_beat_sees_whose_lease_ends_first(connection: redis.Redis) -> None:
+    join(connection)
+    join(connection, 'other')
+    seconds, micros = connection.time()
+    connection.zadd(keys.leases(), {'other': seconds * 1000 + micros / 1000 + 5000})
+    verdict, left = beat_idle(connection)
+    assert verdict == 'ok' and 4500 < left <= 5000
+    end_lease(connection, 'other')
+    assert beat_idle(connection, look=False) == ('ok', 0)
+    assert beat_idle(connection) == ('lost', 0)
+
+
+def test_an_idle_beat_of_who_is_not_known(connection: redis.Redis) -> None:
+    assert beat_idle(connection) == ('missing', 0)
+    join(connection)
+    before = snapshot(connection)
+    assert beat_idle(connection, 'earlier') == ('superseded', 0)
+    assert snapshot(connection) == before
+    connection.delete(keys.worker(WORKER))
+    assert beat_idle(connection) == ('missing', 0)
+    assert not connection.exists(keys.worker(WORKER))

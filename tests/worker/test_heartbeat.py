@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from greenq import Queue, SimpleWorker
+from greenq.defaults import IDLE_BEAT_SECONDS, IDLE_REFRESH_SECONDS, IDLE_SECONDS
 from greenq.job import JobStatus
 from greenq.store import keys, transitions
 from greenq.timeouts import TimerDeathPenalty
@@ -133,3 +134,70 @@ def test_two_live_workers_cannot_have_one_name(worker: SimpleWorker, connection:
         SimpleWorker(['default'], connection=connection, name='w').work(burst=True)
     worker.register_death()
     assert SimpleWorker(['default'], connection=connection, name='w').work(burst=True) is False
+
+
+def _commands(connection: Any) -> int:
+    """All that the server has carried out so far, inside scripts too, but for this question."""
+    stats: dict[str, Any] = connection.info('commandstats')
+    return sum(figures['calls'] for name, figures in stats.items() if not name.startswith('cmdstat_info'))
+
+
+def _let_idle(worker: SimpleWorker) -> None:
+    """As if the worker had had nothing to do for a while."""
+    worker._look_after()
+    worker._active_at -= IDLE_SECONDS
+    worker._heart.last_beat -= IDLE_BEAT_SECONDS
+
+
+def test_an_idle_worker_asks_for_little(worker: SimpleWorker, connection: redis.Redis) -> None:
+    worker.register_birth()
+    _let_idle(worker)
+    worker._heart.beat_idle()
+    worker._heart.last_beat -= IDLE_BEAT_SECONDS
+    worker._heart._look_at = 0
+    before = _commands(connection)
+
+    worker._look_after()
+    worker._look_after()
+
+    assert 0 < _commands(connection) - before <= 5
+    assert 14_000 < _lease(connection) - _now_ms(connection) <= 15_000
+    worker.register_death()
+
+
+def test_an_idle_worker_refreshes_its_record_at_times(worker: SimpleWorker, connection: redis.Redis) -> None:
+    worker.register_birth()
+    _let_idle(worker)
+    connection.expire(worker.key, 5)
+    worker._heart.last_full_beat -= IDLE_REFRESH_SECONDS
+    worker._look_after()
+    assert connection.ttl(worker.key) > 400
+    worker.register_death()
+
+
+def test_an_idle_worker_finds_who_is_lost(worker: SimpleWorker, connection: redis.Redis) -> None:
+    worker.register_birth()
+    _let_idle(worker)
+    job = Queue(connection=connection).enqueue(add, 1)
+    victim = SimpleWorker(['default'], connection=connection, name='victim')
+    victim.register_birth()
+    [_] = victim._claim(1) or []
+    connection.zadd(keys.leases(), {'victim': _now_ms(connection) - 1})
+
+    worker._look_after()
+
+    assert job.get_status() == JobStatus.FAILED, 'as RQ would have it'
+    worker.register_death()
+
+
+def test_a_full_server_lets_an_idle_worker_live(worker: SimpleWorker, connection: redis.Redis) -> None:
+    worker.register_birth()
+    _let_idle(worker)
+    connection.zadd(keys.leases(), {'w': _now_ms(connection) + 1000})
+    connection.config_set('maxmemory', 1)
+    try:
+        worker._look_after()
+    finally:
+        connection.config_set('maxmemory', 0)
+    assert _lease(connection) > _now_ms(connection) + 10_000
+    worker.register_death()

@@ -21,7 +21,7 @@ elseif holder ~= token then
   if not lease and is_alive then return 'taken' end
 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(ARGV, last_rule + 1))
+redis.call('HSET', KEYS[1], 'greenq_token', token, unpack(ARGV, last_rule + 1))
 redis.call('EXPIRE', KEYS[1], tonumber(ARGV[4]))
 redis.call('SADD', workers_key(), KEYS[1])
 for i = 7, last_queue do redis.call('SADD', queue_workers_key(ARGV[i]), KEYS[1]) end
