@@ -45,6 +45,8 @@ from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 JOB_CONNECTIONS = 20
 #: What was claimed ahead and could not start within this time (s) goes back.
 PUT_BACK_SECONDS = 0.05
+#: A claim that brings fewer jobs than this, and than it asked for, has probably emptied the queues.
+FEW = 10
 #: A claim for few free slots waits this long (s) for more to become free, so that claims stay batches under load.
 GATHER_SECONDS = 0.002
 #: Interrupted jobs have this long (s) to unwind before the worker leaves.
@@ -233,15 +235,20 @@ class GeventWorker(WatchedWorker):
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        claimed = [] if self._waiter.is_watching else self._claim(min(wanted, CLAIM_MAX_BATCH))
+        wanted = min(wanted, CLAIM_MAX_BATCH)
+        claimed = [] if self._waiter.is_watching else self._claim(wanted)
         if claimed is None:
             self._end_waits()
             self.check_for_suspension(burst)
             return True
         if claimed:
             self._dispatch(claimed)
-            self._gather()
-            return True
+            if len(claimed) >= min(wanted, FEW) or burst:
+                self._gather()
+                return True
+            # Probably all there was: what was claimed begins before anything else, and the wait tells of more.
+            gevent.sleep(0)
+            return self._wait_for_work(burst, max_idle_time)
         if burst and was_busy and not self._busy_count():
             # What ended during the claim may have put its job back after it.
             return True

@@ -42,9 +42,12 @@ def _claim(connection: redis.Redis, count: int) -> list[tuple[str, str, str]]:
     for _ in range(count):
         queue.enqueue(nothing)
     ids = [f'{number:032x}' for number in range(count)]
-    claimed = transitions.claim(connection, 'w', ['default'], ids, lifetime=180)
-    assert claimed is not None
-    return [(item.job_id, item.execution_id, item.queue) for item in claimed]
+    held: list[tuple[str, str, str]] = []
+    while len(held) < count:
+        claimed = transitions.claim(connection, 'w', ['default'], ids[len(held) :], lifetime=180)
+        assert claimed
+        held += [(item.job_id, item.execution_id, item.queue) for item in claimed]
+    return held
 
 
 def _finished(held: tuple[str, str, str]) -> Finished:
