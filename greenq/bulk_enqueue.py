@@ -95,9 +95,8 @@ class BulkEnqueue:
         """Store the jobs; returns and raises what `Queue.enqueue_many` does."""
         independent = [job for job in self._jobs if not job._dependency_ids]
         dependent = _dependencies_first([job for job in self._jobs if job._dependency_ids])
-        refused: list[str] = []
-        for chunk in (*split_list(independent, _JOBS_PER_CALL), *split_list(dependent, _JOBS_PER_CALL)):
-            refused += self._submit_chunk(chunk) if self._queue.is_async else self._run_chunk(chunk)
+        chunks = [*split_list(independent, _JOBS_PER_CALL), *split_list(dependent, _JOBS_PER_CALL)]
+        refused = self._submit_all(chunks)
         if refused:
             raise DuplicateJobError(
                 f'Jobs with these IDs already exist: {", ".join(refused)}; '
@@ -106,6 +105,28 @@ class BulkEnqueue:
         unmet = [job for job in dependent if job._status is JobStatus.DEFERRED]
         met = [job for job in dependent if job._status is not JobStatus.DEFERRED]
         return independent + unmet + met
+
+    def _submit_all(self, chunks: Sequence[Sequence[Job]]) -> list[str]:
+        """Store all jobs; returns the ids of those that were refused."""
+        if not self._queue.is_async:
+            return [job_id for chunk in chunks for job_id in self._run_chunk(chunk)]
+        if self._pipeline is not None or self._group_id is not None:
+            return [job_id for chunk in chunks for job_id in self._submit_chunk(chunk)]
+        queue = self._queue
+        refused: list[str] = []
+        under_way: tuple[Sequence[Job], Callable[[], list[str]]] | None = None
+        try:
+            for chunk in chunks:
+                # While the server stores a chunk, the next one is put together.
+                submissions = self._submissions(chunk)
+                earlier, under_way = under_way, None
+                if earlier is not None:
+                    refused += self._note_statuses(earlier[0], earlier[1]())
+                under_way = chunk, transitions.enqueue_ahead(queue.connection, queue.name, submissions)
+        finally:
+            if under_way is not None:
+                refused += self._note_statuses(under_way[0], under_way[1]())
+        return refused
 
     def _submit_chunk(self, jobs: Sequence[Job]) -> list[str]:
         """Store some jobs; returns the ids of those that were refused."""
@@ -116,8 +137,6 @@ class BulkEnqueue:
             self._join_group(jobs, pipeline)
             transitions.enqueue(pipeline, queue.name, submissions)
             statuses = expected_statuses(queue.connection, submissions, self._data_of.keys())
-        elif self._group_id is None:
-            statuses = transitions.enqueue(queue.connection, queue.name, submissions)
         else:
             with queue.connection.pipeline() as own:
                 self._join_group(jobs, own)

@@ -59,6 +59,11 @@ logger = logging.getLogger('greenq.job')
 
 R = TypeVar('R', bound='BaseRegistry')
 
+# What is asked of every new job, and of few has an answer: set at once, which is cheaper than to look in the hash.
+_MOSTLY_UNSET = dict.fromkeys(
+    ('rate_limit_key', 'rate_limit_concurrency', 'allow_dependency_failures', 'enqueue_at_front', 'on_lost')
+)
+
 
 def cancel_job(
     job_id: str,
@@ -133,6 +138,7 @@ class Job(JobDependencies, JobAttempt):
         of a wrong kind, ValueError for an id, a dependency or an `on_lost` that cannot be one.
         """
         job = cls(connection=connection, serializer=serializer)
+        job.__dict__.update(_MOSTLY_UNSET, _dependency_ids=[])
         if id is not None:
             job.id = id
         job.created_at = now()

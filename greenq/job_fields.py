@@ -9,7 +9,6 @@ import logging
 import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from uuid import uuid4
 
 from greenq.connections import resolve_connection
 from greenq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
@@ -17,6 +16,7 @@ from greenq.serializers import Serializer, resolve_serializer
 from greenq.store import job_hash
 from greenq.store.job_hash import Interruption
 from greenq.store.states import JobStatus
+from greenq.utils import random_uuid
 from greenq.webhook import Webhook
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class JobFields:
     def id(self) -> str:
         """The job's id, made up when it is first needed. TypeError or ValueError for setting what cannot be one."""
         if self._id is None:
-            self._id = str(uuid4())
+            self._id = random_uuid()
         return self._id
 
     @id.setter

@@ -52,6 +52,13 @@ def deflate(data: bytes) -> bytes:
     return _ZLIB_HEADER + compressor.compress(data) + compressor.flush() + checksum
 
 
+def random_uuid() -> str:
+    """The text of a random UUID (RFC 9562, version 4), in less than half the time that `uuid.uuid4` takes."""
+    digits = os.urandom(16).hex()
+    variant = '89ab'[int(digits[16], 16) & 3]
+    return f'{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}'
+
+
 def as_text(value: bytes | str) -> str:
     """Decode UTF-8 bytes; return a string as it is. Anything else is a ValueError."""
     if isinstance(value, bytes):

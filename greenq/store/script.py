@@ -6,15 +6,20 @@ only those that a script uses.
 
 import hashlib
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
+from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from greenq.store import keys
 
+_EXECUTE_COMMAND = Redis.execute_command
 _INCLUDE = re.compile(r'^--- @include (\w+)$', re.MULTILINE)
 _KEY_FUNCTION = re.compile(r'^local function (\w+)\(')
 
@@ -37,6 +42,36 @@ class Script:
         except NoScriptError:
             return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
 
+    def ahead(self, client: Any, key_names: list[str], args: list[Any]) -> Callable[[], Any]:
+        """Has the script run while the caller goes on; what is returned waits for its reply and must be called. The
+        script must be one that may be repeated: after trouble the call is made again, by the client's own rules."""
+
+        def again() -> Any:
+            return self(client, key_names, args)
+
+        if not _is_plain(client):
+            return partial(_same, again())
+        pool = client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+        except BaseException as error:
+            connection.disconnect()
+            pool.release(connection)
+            if not isinstance(error, RedisConnectionError):
+                raise
+            return again
+
+        def reply() -> Any:
+            try:
+                return connection.read_response()
+            except (RedisConnectionError, RedisTimeoutError, NoScriptError):
+                return again()
+            finally:
+                pool.release(connection)
+
+        return reply
+
     def _queue(self, pipeline: Any, key_names: list[str], args: list[Any]) -> Any:
         """The first use in a pipeline sends the source, which loads it for the others: no extra round trip, and no
         NOSCRIPT in the middle of a transaction."""
@@ -49,6 +84,22 @@ class Script:
         if pipeline.command_stack:
             first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])
         return result
+
+
+def _is_plain(client: Any) -> bool:
+    """Whether nothing would be bypassed by using the client's connections directly: subclasses and tools that trace may
+    do something of their own with each command."""
+    return (
+        type(client) is Redis
+        and client.connection is None
+        and type(client.connection_pool) in (ConnectionPool, BlockingConnectionPool)
+        and 'execute_command' not in vars(client)
+        and Redis.execute_command is _EXECUTE_COMMAND
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _read(path: str) -> str:

@@ -7,7 +7,7 @@ the states; `states.TRANSITIONS` is the table.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.client import Pipeline
@@ -162,13 +162,45 @@ def enqueue(
     `push=False` leaves the job out of the list, for a queue that runs its jobs in place. Repeating the very same
     call, as redis-py does after a lost reply, changes nothing.
     """
-    args: list[Any] = [queue, _iso(), token or new_token(), '1' if push else '0']
-    for item in submissions:
-        flat = _flat(item.fields)
-        ttl = item.ttl or ''
-        args += (item.id, '1' if item.at_front else '0', ttl, _submission_options(item), len(flat), *flat)
+    args = _enqueue_arguments(queue, list(submissions), push, token or new_token())
     reply = script('enqueue')(client, [keys.queues(), keys.queue(queue)], args)
     return [] if isinstance(client, Pipeline) else _texts(reply)
+
+
+def enqueue_ahead(client: Any, queue: str, submissions: Sequence[Submission]) -> Callable[[], list[str]]:
+    """The same, without waiting for the reply: it is sent, and what is returned here waits and returns the statuses."""
+    args = _enqueue_arguments(queue, submissions, True, new_token())
+    finish = script('enqueue').ahead(client, [keys.queues(), keys.queue(queue)], args)
+    return lambda: _texts(finish())
+
+
+def _enqueue_arguments(queue: str, submissions: Sequence[Submission], push: bool, token: str) -> list[Any]:
+    empty, shared = _common_fields(submissions)
+    args: list[Any] = [queue, _iso(), token, '1' if push else '0', ' '.join(empty), 2 * len(shared), *_flat(shared)]
+    known = {*empty, *shared}
+    for item in submissions:
+        own = [part for field, value in item.fields.items() if field not in known for part in (field, value)]
+        ttl = item.ttl or ''
+        args += (item.id, '1' if item.at_front else '0', ttl, _submission_options(item), len(own), *own)
+    return args
+
+
+def _common_fields(submissions: Sequence[Submission]) -> tuple[list[str], dict[str, Value]]:
+    """The fields that are empty in all hashes, and what all hashes else have in common, so that it is sent once. Of one
+    job there is nothing to gain by the latter."""
+    if not submissions:
+        return [], {}
+    common = dict(submissions[0].fields)
+    for item in submissions[1:]:
+        fields = item.fields
+        for field in [field for field, value in common.items() if fields.get(field) != value]:
+            del common[field]
+    empty = [field for field, value in common.items() if type(value) is str and not value and field.isidentifier()]
+    if len(submissions) == 1:
+        return empty, {}
+    for field in empty:
+        del common[field]
+    return empty, common
 
 
 def _submission_options(item: Submission) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pickle import PicklingError
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +15,8 @@ from greenq.job import Dependency, Job, JobStatus
 from greenq.queue import EnqueueData, Queue
 from greenq.rate_limit import RateLimit
 from greenq.retry import Retry
+from greenq.store import transitions
+from tests.helpers import wait_until
 
 prepare = Queue.prepare_data
 
@@ -186,3 +190,73 @@ def test_in_place(connection: redis.Redis) -> None:
     queue = Queue('work', connection=connection, is_async=False)
     jobs = queue.enqueue_many([prepare(greet, job_id='b', depends_on='a'), prepare(greet, ('Ann',), job_id='a')])
     assert [(job.id, job.return_value()) for job in jobs] == [('a', 'Hello, Ann'), ('b', 'Hello, you')]
+
+
+# ---- what is under way ----
+
+
+def _lose(pool: Any) -> None:
+    """Has the connection end whose reply is awaited."""
+    (connection,) = pool._in_use_connections
+    connection._sock.shutdown(socket.SHUT_RDWR)
+
+
+def _submissions(queue: Queue, count: int) -> list[Any]:
+    return [queue.create_job(greet, job_id=f'j{number}').to_submission() for number in range(count)]
+
+
+def test_a_call_under_way_is_answered(queue: Queue) -> None:
+    finish = transitions.enqueue_ahead(queue.connection, queue.name, _submissions(queue, 3))
+    assert finish() == ['queued'] * 3
+    assert queue.job_ids == ['j0', 'j1', 'j2']
+
+
+def test_a_call_whose_reply_is_lost_is_carried_out_once(queue: Queue) -> None:
+    finish = transitions.enqueue_ahead(queue.connection, queue.name, _submissions(queue, 3))
+    with redis.Redis.from_pool(redis.ConnectionPool(**_settings(queue))) as other:
+        wait_until(lambda: other.llen(queue.key) == 3)
+    _lose(queue.connection.connection_pool)
+    assert finish() == ['queued'] * 3
+    assert queue.job_ids == ['j0', 'j1', 'j2']
+
+
+def test_a_call_that_finds_no_server_raises(queue: Queue) -> None:
+    lonely = redis.Redis(unix_socket_path='/nowhere/redis.sock', retry=None)  # type: ignore[arg-type]
+    with pytest.raises(redis.ConnectionError):
+        transitions.enqueue_ahead(lonely, queue.name, _submissions(queue, 1))()
+    with pytest.raises(redis.ConnectionError):
+        Queue('q', connection=lonely).enqueue_many([prepare(greet)] * 1200)
+
+
+def test_a_server_that_forgot_the_scripts_gets_them_again(queue: Queue) -> None:
+    queue.connection.script_flush()
+    assert len(queue.enqueue_many([prepare(greet)] * 1200)) == len(queue) == 1200
+
+
+def test_a_client_of_a_class_of_its_own_sees_every_command(queue: Queue) -> None:
+    seen = []
+
+    class Watched(redis.Redis):
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            seen.append(args[0])
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    watched = Watched.from_pool(redis.ConnectionPool(**_settings(queue)))
+    Queue('work', connection=watched).enqueue_many([prepare(greet)] * 1200)
+    assert {'EVALSHA', 'EVAL'} >= set(seen) and len(seen) >= 3
+    assert len(queue) == 1200
+    watched.close()
+
+
+def test_a_refusal_ends_the_call_and_leaves_no_connection_in_use(queue: Queue) -> None:
+    queue.connection.set(queue.key, 'no list')
+    with pytest.raises(redis.ResponseError, match='WRONGTYPE'):
+        queue.enqueue_many([prepare(greet)] * 1200)
+    pool: Any = queue.connection.connection_pool
+    assert not pool._in_use_connections
+    queue.connection.delete(queue.key)
+
+
+def _settings(queue: Queue) -> dict[str, Any]:
+    pool: Any = queue.connection.connection_pool
+    return {'connection_class': pool.connection_class, 'path': pool.connection_kwargs['path']}

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -48,6 +49,13 @@ from greenq.utils import (
 )
 
 # ---- text and collections ----
+
+
+def test_a_random_uuid_is_one() -> None:
+    ids = {utils.random_uuid() for _ in range(2000)}
+    assert len(ids) == 2000 and {len(text) for text in ids} == {36}
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in ids} == {(4, uuid.RFC_4122)}
+    assert {text[19] for text in ids} == set('89ab') and all(str(uuid.UUID(text)) == text for text in ids)
 
 
 def test_as_text_decodes_and_refuses_by_name() -> None:

@@ -1,6 +1,7 @@
 -- Stores a batch of jobs of one queue and makes each ready to be taken, deferred, or held back by its rate limit.
 -- KEYS: queues set, queue list
--- ARGV: queue name, now (ISO), token, push ('1' or '0'); then for each job:
+-- ARGV: queue name, now (ISO), token, push ('1' or '0'), names of the fields that are empty in all hashes (with a space
+--       between each), number of items that all hashes share, field, value...; then for each job:
 --       id, at_front ('1' or '0'), ttl (seconds or ''), options (JSON or ''), number of items, field, value...
 --       options: unique, dependencies [ids], allow_failure, rate_limit [key, concurrency]
 -- Returns the status of each job: queued, deferred, rate_limited, or duplicate (unique: nothing was written).
@@ -44,17 +45,28 @@ local function place(id, at_front, ttl, options)
 end
 
 -- As queued, which is what nearly all jobs are; what is to wait gets its status afterwards.
+local hash = { 'status', 'queued', 'greenq_token', token }
+for field in string.gmatch(ARGV[5], '%S+') do
+  hash[#hash + 1] = field
+  hash[#hash + 1] = ''
+end
+local first_job = 7 + tonumber(ARGV[6])
+for at = 7, first_job - 1 do hash[#hash + 1] = ARGV[at] end
+local shared = #hash
+
 local function store(id, ttl, is_known, first, last)
   if is_known then renew(id) end
   local key = job_key(id)
-  redis.call('HSET', key, 'status', 'queued', 'greenq_token', token, unpack(ARGV, first, math.min(first + 3999, last)))
+  local upto = math.min(first + 3999, last)
+  for at = first, upto do hash[shared + 1 + at - first] = ARGV[at] end
+  redis.call('HSET', key, unpack(hash, 1, shared + 1 + upto - first))
   for from = first + 4000, last, 4000 do redis.call('HSET', key, unpack(ARGV, from, math.min(from + 3999, last))) end
-  if ttl then redis.call('EXPIRE', job_key(id), ttl) end
+  if ttl then redis.call('EXPIRE', key, ttl) end
 end
 
 redis.call('SADD', KEYS[1], KEYS[2])
 local replies = {}
-local at = 5
+local at = first_job
 while at <= #ARGV do
   local id, at_front, ttl, options = ARGV[at], ARGV[at + 1] == '1', tonumber(ARGV[at + 2]), ARGV[at + 3]
   local first = at + 5
