@@ -335,13 +335,16 @@ def release(
     interruption_limit: int = MAX_INTERRUPTIONS,
     cause: str = '',
     state: str = '',
+    innocent: bool = False,
 ) -> list[str]:
     """Gives (job id, execution id, queue) back to the front of their queues, in the order given, using no retry.
 
     Each counts as an interruption by `cause`; the `interruption_limit`-th in a row fails the job as poison. A limit of
-    0 says that the jobs never began. Returns each job's status, or `gone` or `lost`.
+    0 says that the jobs never began; `innocent`, that another job is to blame. Returns each job's status, or `gone` or
+    `lost`.
     """
     args: list[Any] = [worker, _iso(), *_rules(interruption_limit), cause[:_LONGEST_CAUSE], state]
+    args.append('1' if innocent else '0')
     for execution in reversed(executions):
         args += execution
     return _texts(script('release')(client, [keys.held(worker)], args))[::-1]

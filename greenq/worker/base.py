@@ -134,13 +134,13 @@ class BaseWorker(Upkeep):
         self._wake.close()
         self._close_clients()
 
-    def _give_back_all(self, cause: str = 'shutdown') -> None:
+    def _give_back_all(self, cause: str = 'shutdown', *, innocent: bool = False) -> None:
         """Returns what still runs, or was claimed and never began, to the front of its queue; what was cut off and has
         the rule to fail then fails, or is retried if it may."""
         self._settle_cut_off()
         left = self.executions.triples()
         if left:
-            self._release(left, cause)
+            self._release(left, cause, innocent=innocent)
             self.log.warning('Worker %s: %d interrupted job(s) went back to their queues', self.name, len(left))
             self.executions.clear()
 

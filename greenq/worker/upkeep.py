@@ -222,8 +222,8 @@ class Upkeep(Attempts):
     def _adopted_execution(self, item: Recovered) -> Execution:
         return self._new_execution(Claimed(item.job_id, item.execution_id, item.queue, {}))
 
-    def _release(self, executions: list[tuple[str, str, str]], cause: str) -> None:
-        transitions.release(self._client, self.name, executions, cause=cause)
+    def _release(self, executions: list[tuple[str, str, str]], cause: str, *, innocent: bool = False) -> None:
+        transitions.release(self._client, self.name, executions, cause=cause, innocent=innocent)
 
     def subscribe(self) -> None:
         """Starts to take commands."""

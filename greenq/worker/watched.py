@@ -22,7 +22,7 @@ from greenq.worker.attempts import Interrupted
 from greenq.worker.base import BaseWorker
 from greenq.worker.deadlines import GeventDeathPenalty
 from greenq.worker.hub_watch import Blockage, HubWatch
-from greenq.worker.lifespan import Lifespan
+from greenq.worker.lifespan import Lifespan, resident_mib
 from greenq.worker.record import WorkerStatus
 from greenq.worker.switches import Switches
 
@@ -86,6 +86,7 @@ class WatchedWorker(BaseWorker):
 
     def _take_pulse(self) -> Switches | None:
         """Before anything else. What follows the switches of greenlets, if somebody wants to know."""
+        self._check_memory()
         inherited = Pulse.inherited()
         if inherited is not None:
             self._pulse, self._is_supervised = inherited, True
@@ -98,6 +99,13 @@ class WatchedWorker(BaseWorker):
         self._switches = Switches(self._pulse, self._execution_id_of, idle) if self._is_supervised else None
         self._hub_watch = HubWatch(self._pulse, self._find, self._busy_count, Interrupted, self.block_warning)
         return self._switches
+
+    def _check_memory(self) -> None:
+        used = resident_mib()
+        if self.max_memory is not None and used > self.max_memory:
+            raise ValueError(
+                f'max_memory {self.max_memory:g} (MiB) is not enough: the worker takes {used:.0f} before its first job'
+            )
 
     def _start_watch(self) -> None:
         GeventDeathPenalty.publish_soonest(self._pulse)
@@ -194,9 +202,11 @@ class WatchedWorker(BaseWorker):
         if self._is_supervised:
             self._recycle('a coroutine neither waits nor ends', within=DEADLINE_GRACE_SECONDS)
 
-    def _give_back_all(self, cause: str = 'shutdown') -> None:
-        is_recycled = self._recycles_for and not self._stop_requested
-        super()._give_back_all(f'its worker was replaced, because {self._recycles_for}' if is_recycled else cause)
+    def _give_back_all(self, cause: str = 'shutdown', *, innocent: bool = False) -> None:
+        if self._recycles_for and not self._stop_requested:
+            # Only what another job has done cuts jobs off when a worker is replaced.
+            cause, innocent = f'its worker was replaced, because {self._recycles_for}', True
+        super()._give_back_all(cause, innocent=innocent)
 
     def _report_blockages(self) -> None:
         for blockage in self._hub_watch.take_blockages():
@@ -227,7 +237,9 @@ def _function_of(execution: Execution) -> str:
 def _told(blockage: Blockage) -> Iterator[str]:
     """The stack as text, without what the worker itself has there."""
     frames = blockage.stack
-    begin = next((n + 1 for n, (file, _, name) in enumerate(frames) if name == '_call' and file.endswith('job.py')), 0)
+    begin = next(
+        (n + 1 for n, (file, _, name) in enumerate(frames) if name == '_call' and file.endswith('job_call.py')), 0
+    )
     for file, line, name in frames[begin:] or frames:
         yield f'\n  File "{file}", line {line}, in {name}'
         code = getline(file, line).strip()

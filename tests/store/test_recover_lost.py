@@ -319,6 +319,18 @@ def test_gives_back_to_the_front_in_the_order_given(connection: redis.Redis) -> 
     assert connection.hget(keys.worker(WORKER), 'state') == b'idle'
 
 
+def test_an_innocent_one_is_not_poison_for_long(connection: redis.Redis) -> None:
+    """A neighbour did it: noted, but three in a row do not count."""
+    enqueue(connection, 'a')
+    for _ in range(4):
+        (claimed,) = claim(connection)
+        released = transitions.release(connection, WORKER, [claimed[:3]], cause='job b does not end', innocent=True)
+        assert released == ['queued']
+    notes = json.loads(connection.hget(keys.job('a'), 'greenq_interruptions') or b'')
+    assert [note['innocent'] for note in notes] == [True] * 4
+    assert {note['cause'] for note in notes} == {'job b does not end'}
+
+
 def test_what_never_began_was_not_interrupted(connection: redis.Redis) -> None:
     (claimed,) = start(connection, 'a')
     assert release(connection, claimed, interruptions=0) == ['queued']

@@ -22,6 +22,13 @@ def spin() -> None:
         pass
 
 
+def keep_memory(mib: int) -> int:
+    """Takes it for so long that a worker notices."""
+    taken = b'x' * (mib * 2**20)
+    gevent.sleep(2)
+    return len(taken)
+
+
 def note_and_spin() -> None:
     note(current_id(), 'started')
     spin()

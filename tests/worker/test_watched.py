@@ -229,11 +229,19 @@ def test_a_worker_that_is_too_old_ends_when_its_jobs_have(
     assert 'max-age is 0.5' in gevent_runner.output[said:]
 
 
-def test_a_worker_that_is_too_large_ends(gevent_runner: Runner, connection: redis.Redis) -> None:
+def test_a_worker_that_is_too_large_ends(gevent_runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     said = len(gevent_runner.output)
-    gevent_runner.begin(max_memory=1)
+    gevent_runner.begin(max_memory=250)
+    job = queue.enqueue(hard_jobs.keep_memory, 300)
     assert gevent_runner.end().error is None
-    assert 'MiB of memory are in use, max-memory is 1' in gevent_runner.output[said:]
+    assert job.is_finished
+    assert 'MiB of memory are in use, max-memory is 250' in gevent_runner.output[said:]
+
+
+def test_memory_that_is_not_enough_to_begin_with(gevent_runner: Runner, connection: redis.Redis) -> None:
+    gevent_runner.begin(max_memory=1)
+    assert 'ValueError: max_memory 1 (MiB) is not enough: the worker takes' in str(gevent_runner.end().error)
+    assert not connection.exists(keys.worker(gevent_runner.worker_name))
 
 
 def test_a_quiet_worker_takes_nothing_and_stays(gevent_runner: Runner, queue: Queue, connection: Any) -> None:
