@@ -82,6 +82,7 @@ def test_enqueues_until_it_is_told_to_stop(connection: redis.Redis, config: Path
     assert {job.args for job in jobs} == {('tick',)}
 
 
+@pytest.mark.slow
 def test_goes_on_after_lost_connections(connection: redis.Redis, config: Path) -> None:
     with cron_process(config) as process:
         for count in (1, 3, 5):

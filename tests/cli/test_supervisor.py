@@ -109,6 +109,7 @@ def test_a_killed_worker_is_replaced_and_its_jobs_run_again_at_once(connection: 
     assert recovered_in < 5, 'with slack for a loaded machine; the fault suite reports the real times'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('culprit', [crash, die])
 def test_who_kills_the_worker_is_failed_and_the_neighbours_finish(connection: redis.Redis, culprit: Any) -> None:
     queue = Queue(connection=connection)
@@ -123,6 +124,7 @@ def test_who_kills_the_worker_is_failed_and_the_neighbours_finish(connection: re
     assert re.search(r'killed by SIGSEGV|ended with status 3', guilty.latest_result().exc_string or '')  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_job_in_c_code_past_its_deadline_fails_and_the_neighbours_finish(connection: redis.Redis) -> None:
     queue = Queue(connection=connection)
     hog = queue.enqueue(hold_interpreter, 60, job_timeout=1)
@@ -152,6 +154,7 @@ def test_a_worker_that_hangs_within_the_deadline_keeps_its_jobs(connection: redi
     assert begun(connection, hog) == [hog.return_value()], 'nobody took it although its lease is 15 seconds'
 
 
+@pytest.mark.slow
 def test_a_worker_without_its_supervisor_leaves_once_its_jobs_are_done(connection: redis.Redis) -> None:
     job = Queue(connection=connection).enqueue(nap, 1.5)
     with supervised() as worker:
@@ -230,6 +233,7 @@ def test_max_jobs_replaces_the_worker(connection: redis.Redis) -> None:
     assert len({pid for _, pid in notes(connection)}) == 3
 
 
+@pytest.mark.slow
 def test_replacements_do_not_pile_up(connection: redis.Redis) -> None:
     queue = Queue(connection=connection)
     jobs = [queue.enqueue(nap, 1.5) for _ in range(6)]
@@ -252,6 +256,7 @@ def test_max_jobs_ends_a_burst(connection: redis.Redis) -> None:
     assert queue.count == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_grows_too_old_is_replaced_without_a_gap(connection: redis.Redis) -> None:
     queue = Queue(connection=connection)
     with supervised('--max-age', '1') as worker:

@@ -147,6 +147,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(connection: redis.Redis, arg
 # ---- signals ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_running_jobs_finish(connection: redis.Redis, server_url: str, number: signal.Signals) -> None:
     queue = Queue(connection=connection)
@@ -187,6 +188,7 @@ def test_gevent_workers_give_back_what_outlasts_their_grace(connection: redis.Re
     assert [job.get_status(refresh=True) for job in jobs] == ['queued'] * 4
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_leave_is_killed(connection: redis.Redis, server_url: str) -> None:
     Queue(connection=connection).enqueue(sleep_and_tell, server_url, 60)
     with pool_process('-w', 'gevent', '--grace', '0.2') as pool:
@@ -198,6 +200,7 @@ def test_a_worker_that_does_not_leave_is_killed(connection: redis.Redis, server_
         assert not worker.is_running()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_job_runs_again(connection: redis.Redis, server_url: str) -> None:
     job = Queue(connection=connection).enqueue(sleep_and_tell, server_url, 1)
     with pool_process('-w', 'gevent') as pool:

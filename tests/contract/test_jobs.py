@@ -166,6 +166,7 @@ def test_callbacks_that_fail(worker: Runner, queue: Queue, connection: redis.Red
     assert next_one.get_status() == JobStatus.FINISHED
 
 
+@pytest.mark.slow
 def test_timeouts(worker: Runner, queue: Queue, connection: redis.Redis) -> None:
     late = queue.enqueue(jobs.nap, 30, job_timeout=1, on_failure=Callback(jobs.on_failure))
     late_callback = queue.enqueue(jobs.add, 1, on_success=Callback(jobs.slow_callback, timeout=1))
@@ -274,6 +275,7 @@ def test_max_idle_time(worker: Runner, queue: Queue, connection: redis.Redis) ->
     assert 1 <= ended.seconds < 4
 
 
+@pytest.mark.slow
 def test_stop_command(worker: Runner, queue: Queue, connection: redis.Redis) -> None:
     if worker.kind == 'simple':
         pytest.skip('a simple worker has no process or greenlet that it could stop')

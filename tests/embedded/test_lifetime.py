@@ -152,6 +152,7 @@ def test_users_get_a_killed_server_back_without_asking(home: Path) -> None:
         assert server.pid != first
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_does_not_end_it_before_its_users(home: Path) -> None:
     with embedded.start(home) as server, server.connection() as client:
         first = server.pid

@@ -96,6 +96,7 @@ def test_a_timeout_hits_only_its_job(gevent_runner: Runner, queue: Queue, connec
     assert ended.seconds < 4
 
 
+@pytest.mark.slow
 def test_a_late_coroutine_is_cancelled_and_its_slot_is_used_again(
     gevent_runner: Runner, queue: Queue, connection: redis.Redis
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_late_coroutine_is_cancelled_and_its_slot_is_used_again(
     assert [job.return_value() for job in followers] == [0.3] * 3
 
 
+@pytest.mark.slow
 def test_stop_commands_stop_what_they_name(gevent_runner: Runner, queue: Queue, connection: Any) -> None:
     gevent_runner.begin()
     on_stopped = Callback(jobs.on_stopped)

@@ -6,6 +6,7 @@ import json
 import threading
 from typing import Any
 
+import pytest
 import redis
 
 from greenq import Queue
@@ -84,6 +85,7 @@ def test_what_was_parked_for_a_full_worker_goes_back(runners: Runners, connectio
     free.stop()
 
 
+@pytest.mark.slow
 def test_an_idle_worker_leaves_redis_alone(gevent_runner: Runner, connection: redis.Redis) -> None:
     """At most about a command per second and queue."""
     client: Any = connection

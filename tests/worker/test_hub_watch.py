@@ -108,6 +108,7 @@ def test_no_alarm_while_the_hub_lives(watch: HubWatch, alarms: Alarms) -> None:
     assert alarms.count() > 0
 
 
+@pytest.mark.slow
 def test_nobody_but_the_overdue_is_hit(watch: HubWatch) -> None:
     def run(timeout: float, function: Callable[[], Any]) -> str:
         try:
@@ -195,6 +196,7 @@ def test_who_listens_to_nothing_gets_no_turn_any_more(watch: HubWatch, monkeypat
     assert not GeventDeathPenalty.stuck(0)
 
 
+@pytest.mark.slow
 def test_blame(new_watch: Callable[..., HubWatch], pulse: Pulse) -> None:
     watch = new_watch(find=lambda target: (target, 'culprit' if target is getcurrent() else ''))
     gevent.sleep(0.15)

@@ -75,6 +75,7 @@ def test_a_restart_of_redis_while_idle(runner: Runner, queue: Queue, connection:
         assert runner.stop().result is True
 
 
+@pytest.mark.slow
 def test_an_absence_of_redis_while_jobs_run(runners: Runners, connection: redis.Redis, server_url: str) -> None:
     """Each worker misses a beat; then its job ends, once, and it goes on."""
     queues = {kind: Queue(kind, connection=connection) for kind in KINDS}
@@ -155,6 +156,7 @@ def test_max_jobs_of_a_gevent_worker_is_exact(gevent_runner: Runner, queue: Queu
     assert len(queue) == 377
 
 
+@pytest.mark.slow
 def test_max_idle_time_counts_from_the_last_job(gevent_runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     queue.enqueue(jobs.nap, 1.2)
     gevent_runner.begin(max_idle_time=1)

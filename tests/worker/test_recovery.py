@@ -437,6 +437,7 @@ def test_a_killed_worker_is_noticed_by_a_running_one(runners: Runners, connectio
     survivor.stop()
 
 
+@pytest.mark.slow
 def test_what_redis_has_forgotten_the_end_of_runs_again(runners: Runners, connection: Any) -> None:
     """As after a failover to a replica that had not got the last writes: the worker goes on, and beats."""
     runner = runners('gevent')

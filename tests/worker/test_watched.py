@@ -78,6 +78,7 @@ def test_a_coroutine_that_never_waits(gevent_runner: Runner, queue: Queue) -> No
     assert ended.seconds < 5
 
 
+@pytest.mark.slow
 def test_a_deadline_around_the_end_of_a_job(gevent_runner: Runner, queue: Queue) -> None:
     """Whoever wins, there is one outcome, and the slot goes on."""
     edge = [queue.enqueue(jobs.nap, 1 + number / 2000, job_timeout=1) for number in range(-60, 300)]
@@ -90,6 +91,7 @@ def test_a_deadline_around_the_end_of_a_job(gevent_runner: Runner, queue: Queue)
             assert 'JobTimeoutException' in _reason(job) and 'Overdue' not in _reason(job)
 
 
+@pytest.mark.slow
 def test_a_job_that_uses_the_alarm_itself(gevent_runner: Runner, queue: Queue) -> None:
     job, late = queue.enqueue(hard_jobs.use_alarm), queue.enqueue(hard_jobs.spin, job_timeout=1)
     gevent_runner.run(concurrency=1)
@@ -113,6 +115,7 @@ def test_a_shutdown_does_not_wait_for_a_job_that_never_waits(
 # ---- blame ----
 
 
+@pytest.mark.slow
 def test_blame(gevent_runner: Runner, queue: Queue, connection: Any) -> None:
     said = len(gevent_runner.output)
     gevent_runner.begin()
@@ -146,6 +149,7 @@ def test_no_blame_if_none_is_wanted(gevent_runner: Runner, queue: Queue) -> None
 # ---- jobs that will not end ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('function', [hard_jobs.sleep_and_swallow, hard_jobs.spin_and_swallow])
 def test_a_job_that_does_not_end(
     runner: Runner, queue: Queue, connection: redis.Redis, function: Callable[[], Any]
@@ -166,6 +170,7 @@ def test_a_job_that_does_not_end(
     assert stuck.is_failed and len(stuck.results()) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_end_is_tried_again(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     runner.begin(concurrency=1)
     queue.enqueue(hard_jobs.give_up_soon)
@@ -175,6 +180,7 @@ def test_a_job_that_does_not_end_is_tried_again(runner: Runner, queue: Queue, co
     runner.stop()
 
 
+@pytest.mark.slow
 def test_a_callback_that_does_not_end(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     runner.begin(concurrency=1)
     queue.enqueue(hard_jobs.give_up_soon)
@@ -185,6 +191,7 @@ def test_a_callback_that_does_not_end(runner: Runner, queue: Queue, connection: 
     runner.stop()
 
 
+@pytest.mark.slow
 def test_what_ends_after_it_was_given_up_changes_nothing(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     runner.begin(concurrency=1)
     queue.enqueue(hard_jobs.give_up_soon)
@@ -199,6 +206,7 @@ def test_what_ends_after_it_was_given_up_changes_nothing(runner: Runner, queue: 
     assert jobs.noted(connection) == []
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_neither_waits_nor_ends(runner: Runner, queue: Queue, connection: redis.Redis) -> None:
     runner.begin()
     queue.enqueue(hard_jobs.give_up_soon)
@@ -244,6 +252,7 @@ def test_memory_that_is_not_enough_to_begin_with(gevent_runner: Runner, connecti
     assert not connection.exists(keys.worker(gevent_runner.worker_name))
 
 
+@pytest.mark.slow
 def test_a_quiet_worker_takes_nothing_and_stays(gevent_runner: Runner, queue: Queue, connection: Any) -> None:
     gevent_runner.begin()
     running = queue.enqueue(jobs.wait_at_gate)
