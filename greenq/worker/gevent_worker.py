@@ -235,7 +235,8 @@ class GeventWorker(WatchedWorker):
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        wanted = min(wanted, CLAIM_MAX_BATCH)
+        # What woke the worker is mostly a single job.
+        wanted = min(wanted, FEW if self._waiter.parked_count == 1 else CLAIM_MAX_BATCH)
         claimed = [] if self._waiter.is_watching else self._claim(wanted)
         if claimed is None:
             self._end_waits()

@@ -64,6 +64,8 @@ class Slots:
     def fill(self, items: Iterable[Ready]) -> None:
         """Hands jobs over to idle slots; missing ones are made."""
         self.ready.extend(items)
+        # Who hands them over was called by the hub just now.
+        self._turn_ends = time.monotonic() + TURN_SECONDS
         self._rouse()
 
     def _rouse(self) -> None:
