@@ -53,6 +53,9 @@ class ColorizingStreamHandler(logging.StreamHandler[Any]):
         logging.CRITICAL: _CODES['darkred'],
     }
 
+    #: What takes formatted lines instead of the stream.
+    sink: Callable[[str], None] | None = None
+
     def __init__(self, exclude: Any = None, *args: Any, **kwargs: Any) -> None:
         self.exclude = exclude
         super().__init__(*args, **kwargs)
@@ -60,6 +63,16 @@ class ColorizingStreamHandler(logging.StreamHandler[Any]):
     @property
     def is_tty(self) -> bool:
         return _wants_colour(self.stream)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, or hands it to whoever does."""
+        if self.sink is None:
+            super().emit(record)
+            return
+        try:
+            self.sink(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -44,6 +44,8 @@ from greenq.worker.attempts import Interrupted
 from greenq.worker.upkeep import Upkeep
 from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 
+#: What workers log by.
+LOGGERS = ('greenq.worker', 'greenq.job')
 #: Why a job failed that had begun when its worker had to leave.
 CUT_OFF = 'interrupted by the shutdown of its worker'
 #: A wait for work is interrupted this often (s) to look after everything else.
@@ -93,7 +95,7 @@ class BaseWorker(Upkeep):
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
         """All that comes before the first job: logging, registration, commands."""
-        for name in ('greenq.worker', 'greenq.job'):
+        for name in LOGGERS:
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self.register_birth()
         self.log.info('Worker %s: started with PID %d, version %s', self.name, os.getpid(), VERSION)

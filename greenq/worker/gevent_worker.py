@@ -27,10 +27,12 @@ from greenq.store import transitions
 from greenq.store.transitions import Claimed, Recovered
 from greenq.utils import now
 from greenq.worker.attempts import Interrupted
+from greenq.worker.base import LOGGERS
 from greenq.worker.coroutines import CoroutineLoop
 from greenq.worker.deadlines import GeventDeathPenalty
 from greenq.worker.finisher import Finisher
 from greenq.worker.in_flight import triple
+from greenq.worker.log_writer import LogWriters
 from greenq.worker.outcomes import Outcome
 from greenq.worker.patched import greenlets_end_alone, prepare_process
 from greenq.worker.reconnect import Backoff
@@ -139,6 +141,7 @@ class GeventWorker(WatchedWorker):
         self._reset_slots(self._take_pulse())
         super().bootstrap(*args, **kwargs)
         self._start_watch()
+        self._log_writers = LogWriters(LOGGERS)
         self._background = [gevent.spawn(self._commit_forever), gevent.spawn(self._look_after_forever)]
 
     def teardown(self) -> None:
@@ -156,6 +159,7 @@ class GeventWorker(WatchedWorker):
             gevent.killall([commit, look_after])
             self._stop_watch()
             self._coroutines.close()
+            self._log_writers.close()
 
     def _let_go_of_unbegun(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """`greenq worker`, `suspend` and `resume`: the right class, patched in time, with the options that were given."""
 
 import gzip
+import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +15,9 @@ from click.testing import CliRunner
 
 from greenq import Queue
 from greenq.cli import main
+from greenq.connections import default_url
 from greenq.job import Job
-from tests.helpers import run_cli
+from tests.helpers import ROOT, command_environment, run_cli, wait_until
 
 WORKER_VARIABLES: dict[str, str | None] = {'GREENQ_WORKER_CLASS': None, 'RQ_WORKER_CLASS': None}
 
@@ -292,3 +294,28 @@ def test_a_duration_must_be_positive(connection: redis.Redis, duration: str) -> 
     assert result.exit_code == 1
     assert 'Duration must be an integer greater than 1' in result.output
     assert not connection.exists('rq:suspended')
+
+
+# ---- the log ----
+
+
+def test_jobs_do_not_wait_for_whoever_reads_the_log(connection: redis.Redis) -> None:
+    """A pipe takes 64 KiB; the worker says far more than that."""
+    queue = Queue(connection=connection)
+    jobs = queue.enqueue_many(Queue.prepare_data('tests.cli.sample.echo', ('x' * 50,)) for _ in range(1000))
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'greenq', 'worker', '--url', default_url(), '-w', 'gevent'],
+        cwd=ROOT,
+        env=command_environment(WORKER_VARIABLES),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: connection.zcard(queue.finished_job_registry.key) == len(jobs), timeout=30)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert output.count('Job OK') == len(jobs) and 'dropped' not in output
+    assert process.returncode == 0
