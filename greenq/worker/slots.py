@@ -39,7 +39,9 @@ class Slots:
         self._idle: list[greenlet] = []
         #: Whether a slot was woken that has not begun yet.
         self._is_rousing = False
+        #: The slots execute on until then; whether one of them waits until the hub has run.
         self._turn_ends = 0.0
+        self._is_turning = False
         self.ready: deque[Ready] = deque()
         #: execution id -> the slot that executes it
         self.running: dict[str, greenlet] = {}
@@ -109,6 +111,9 @@ class Slots:
         while True:
             while self.ready:
                 if time.monotonic() >= self._turn_ends:
+                    if self._is_turning:
+                        # One that waits for its turn is enough: it wakes the others.
+                        break
                     self._let_hub_run(me, hub)
                     continue
                 item = self.ready.popleft()
@@ -134,8 +139,10 @@ class Slots:
             self._is_rousing = False
 
     def _let_hub_run(self, me: greenlet, hub: Any) -> None:
+        self._is_turning = True
         # A timer, as callbacks run without a look at anything else.
         with hub.loop.timer(0.0) as timer:
             timer.start(me.switch)
             hub.switch()
+        self._is_turning = False
         self._turn_ends = time.monotonic() + TURN_SECONDS
