@@ -6,7 +6,7 @@ It only reads: unlike RQ's, it neither fails lost jobs nor runs their callbacks 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from shutil import get_terminal_size
@@ -88,27 +88,30 @@ class _View:
     # ---- queues ----
 
     def _queue_lines(self, queues: Sequence[Queue]) -> list[str]:
-        counts = [queue.count for queue in queues]
-        heads = [f'queue {queue.name}' for queue in queues] if self.raw else _bars(queues, counts)
+        # Here, because a supervisor, which is this program too, never needs redis-py before a worker dies.
+        from greenq.store.queries import queue_counts
+
+        # A look must not clean the started registry: that would fail or requeue the jobs whose worker seems lost.
+        counts = queue_counts(self.config.connection, [queue.name for queue in queues])
+        waiting = [each.waiting for each in counts]
+        heads = [f'queue {queue.name}' for queue in queues] if self.raw else _bars(queues, waiting)
         lines = [
-            f'{head} {count}, {_registry_counts(queue)}'
-            for head, count, queue in zip(heads, counts, queues, strict=True)
+            f'{head} {each.waiting}, {each.executing} executing, {each.finished} finished, {each.failed} failed'
+            for head, each in zip(heads, counts, strict=True)
         ]
-        return lines if self.raw else [*lines, f'{len(queues)} queues, {sum(counts)} jobs total']
+        return lines if self.raw else [*lines, f'{len(queues)} queues, {sum(waiting)} jobs total']
 
     # ---- workers ----
 
     def _worker_lines(self, queues: Sequence[Queue]) -> list[str]:
-        workers_of = {queue.name: self._workers_of(queue) for queue in queues}
-        workers = _distinct(workers_of.values()) if queues else self._all_workers()
+        everybody = self.config.worker_class.all(connection=self.config.connection)
+        workers_of: dict[str, list[BaseWorker]] = {queue.name: [] for queue in queues}
+        for worker in everybody:
+            for name in {*worker.queue_names()} & workers_of.keys():
+                workers_of[name].append(worker)
+        workers = _distinct(workers_of.values()) if queues else everybody
         lines = _by_queue_lines(workers_of) if self.by_queue else [self._worker_line(worker) for worker in workers]
         return lines if self.raw else [*lines, f'{len(workers)} workers, {len(queues)} queues']
-
-    def _workers_of(self, queue: Queue) -> Sequence[BaseWorker]:
-        return self.config.worker_class.all(queue=queue, connection=self.config.connection)
-
-    def _all_workers(self) -> Sequence[BaseWorker]:
-        return self.config.worker_class.all(connection=self.config.connection)
 
     def _worker_line(self, worker: BaseWorker) -> str:
         head = f'{worker.name} ({worker.hostname} {worker.ip_address} {worker.pid})'
@@ -126,14 +129,6 @@ def _troubles(worker: BaseWorker) -> str:
     return ''.join(f', {count} {what}' for what, count in counts.items() if count)
 
 
-def _registry_counts(queue: Queue) -> str:
-    # A look must not clean the started registry: that would fail or requeue the jobs whose worker seems lost.
-    executing = queue.started_job_registry.get_job_count(cleanup=False)
-    return (
-        f'{executing} executing, {queue.finished_job_registry.count} finished, {queue.failed_job_registry.count} failed'
-    )
-
-
 def _bars(queues: Sequence[Queue], counts: Sequence[int]) -> list[str]:
     most = max(counts, default=0)
     scale = next((scale for scale in _SCALES if most <= scale), most)
@@ -144,7 +139,7 @@ def _bars(queues: Sequence[Queue], counts: Sequence[int]) -> list[str]:
     ]
 
 
-def _by_queue_lines(workers_of: dict[str, Sequence[BaseWorker]]) -> list[str]:
+def _by_queue_lines(workers_of: Mapping[str, Sequence[BaseWorker]]) -> list[str]:
     width = max((len(name) for name in workers_of), default=0) + 1
     return [
         f'{name + ":":<{width}} ' + (', '.join(sorted(f'{w.name} ({_coloured(_state(w))})' for w in workers)) or '–')

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from greenq import Queue, SimpleWorker
 from greenq.cli import main
+from greenq.store import keys
 from tests.helpers import command_environment, run_cli
 
 
@@ -130,3 +132,23 @@ def test_what_rq_has_written_is_shown_as_rq_shows_it(connection: redis.Redis) ->
     assert 'worker carl (' in output
     assert ' busy theirs. jobs: 0 finished, 0 failed' in output
     assert sorted(output.splitlines()) == sorted(rq_info('--raw').splitlines())
+
+
+def test_ten_thousand_queues_take_few_round_trips(connection: redis.Redis) -> None:
+    server: Any = connection
+    with server.pipeline(transaction=False) as pipeline:
+        for number in range(10_000):
+            key = keys.queue(f'q{number:05}')
+            pipeline.sadd(keys.queues(), key)
+            pipeline.rpush(key, 'a', 'b')
+        pipeline.zadd(keys.registry('started', 'q00007'), {'c:d': 1})
+        pipeline.zadd(keys.registry('finished', 'q00007'), {'e': 1, 'f': 9e9})
+        pipeline.zadd(keys.registry('failed', 'q00007'), {'g': 1, 'h': -1, 'i': 9e9})
+        pipeline.execute()
+    before = server.info('stats')['total_reads_processed']
+
+    lines = info('--raw').splitlines()
+
+    assert server.info('stats')['total_reads_processed'] - before < 60
+    assert len(lines) == 10_000 and lines[9_999] == 'queue q09999 2, 0 executing, 0 finished, 0 failed'
+    assert lines[7] == 'queue q00007 2, 1 executing, 1 finished, 2 failed', 'neither cleaned nor counted: what expired'
