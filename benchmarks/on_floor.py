@@ -39,7 +39,7 @@ class _Producer:
             pipeline.execute()
 
     def _store(self, pipeline: Any, job_id: str, data: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _store()')
 
 
 class RQProducer(_Producer):

@@ -14,8 +14,7 @@ from typing import Any
 from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError
 
 from greenq.store import keys
 
@@ -65,7 +64,8 @@ class Script:
         def reply() -> Any:
             try:
                 return connection.read_response()
-            except (RedisConnectionError, RedisTimeoutError, NoScriptError):
+            except RedisError:
+                # Also after a refusal, such as READONLY, which a client may have been told to try again.
                 return again()
             finally:
                 pool.release(connection)

@@ -64,23 +64,23 @@ class WatchedWorker(BaseWorker):
 
     def _busy_count(self) -> int:
         """Jobs in hand."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _busy_count()')
 
     def _find(self, target: greenlet) -> tuple[greenlet, Execution | None]:
         """The slot that a greenlet is, or works for (else the greenlet), and its execution, if it has one."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _find()')
 
     def _execution_id_of(self, target: greenlet) -> str:
         """The execution that a greenlet, which is no slot, works for; '' for none."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _execution_id_of()')
 
     def _give_up(self, execution: Execution, error: BaseException) -> None:
         """Fails what will not end by itself."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _give_up()')
 
     def _wake_up(self) -> None:
         """Ends all waiting; called by signal handlers."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define _wake_up()')
 
     # Start and stop
 

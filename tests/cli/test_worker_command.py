@@ -299,18 +299,41 @@ def test_a_duration_must_be_positive(connection: redis.Redis, duration: str) -> 
 # ---- the log ----
 
 
-def test_jobs_do_not_wait_for_whoever_reads_the_log(connection: redis.Redis) -> None:
-    """A pipe takes 64 KiB; the worker says far more than that."""
-    queue = Queue(connection=connection)
-    jobs = queue.enqueue_many(Queue.prepare_data('tests.cli.sample.echo', ('x' * 50,)) for _ in range(1000))
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'greenq', 'worker', '--url', default_url(), '-w', 'gevent'],
+def _unread_worker(*args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, '-m', 'greenq', 'worker', '--url', default_url(), '-w', 'gevent', *args],
         cwd=ROOT,
         env=command_environment(WORKER_VARIABLES),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def _enqueue_many(queue: Queue) -> list[Job]:
+    """Jobs about which a worker says far more than the 64 KiB that a pipe takes."""
+    return queue.enqueue_many(Queue.prepare_data('tests.cli.sample.echo', ('x' * 50,)) for _ in range(1000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [[], ['--no-supervisor']])
+def test_a_worker_whose_log_nobody_reads_ends_when_told_to(connection: redis.Redis, options: list[str]) -> None:
+    queue = Queue(connection=connection)
+    jobs = _enqueue_many(queue)
+    process = _unread_worker(*options)
+    try:
+        wait_until(lambda: connection.zcard(queue.finished_job_registry.key) == len(jobs), timeout=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_jobs_do_not_wait_for_whoever_reads_the_log(connection: redis.Redis) -> None:
+    queue = Queue(connection=connection)
+    jobs = _enqueue_many(queue)
+    process = _unread_worker()
     try:
         wait_until(lambda: connection.zcard(queue.finished_job_registry.key) == len(jobs), timeout=30)
         process.send_signal(signal.SIGTERM)
