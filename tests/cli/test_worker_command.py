@@ -316,11 +316,10 @@ def _enqueue_many(queue: Queue) -> list[Job]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('options', [[], ['--no-supervisor']])
-def test_a_worker_whose_log_nobody_reads_ends_when_told_to(connection: redis.Redis, options: list[str]) -> None:
+def test_a_worker_whose_log_nobody_reads_ends_when_told_to(connection: redis.Redis) -> None:
     queue = Queue(connection=connection)
     jobs = _enqueue_many(queue)
-    process = _unread_worker(*options)
+    process = _unread_worker('--no-supervisor')
     try:
         wait_until(lambda: connection.zcard(queue.finished_job_registry.key) == len(jobs), timeout=30)
         process.send_signal(signal.SIGTERM)
