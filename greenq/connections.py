@@ -156,17 +156,19 @@ def worker_connection(
     socket_timeout: float | None = None,
     blocking: bool = False,
     pool_timeout: float | None = None,
+    connection_class: type[Any] | None = None,
 ) -> redis.Redis:
     """A client of the same server and user that sends every command once: a lost reply is an error, never a repeat.
     (In a cluster what a node refused, because the keys are elsewhere, is sent again.)
 
     Of at most `max_connections` connections; when they are all in use, a command fails with `redis.ConnectionError`, or
     with `blocking` waits for one. `socket_timeout` and `pool_timeout`, for that wait, are in seconds; None: for ever.
+    `connection_class` is one derived from that of the client's connections, if theirs will not do.
     """
     pool = connection.connection_pool
     settings = _settings(pool)
     settings |= {
-        'connection_class': pool.connection_class,
+        'connection_class': connection_class or pool.connection_class,
         'max_connections': max_connections,
         'socket_timeout': socket_timeout,
         'health_check_interval': 0,

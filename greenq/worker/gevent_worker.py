@@ -35,6 +35,7 @@ from greenq.worker.in_flight import triple
 from greenq.worker.log_writer import LogWriters
 from greenq.worker.outcomes import Outcome
 from greenq.worker.patched import greenlets_end_alone, prepare_process
+from greenq.worker.quick_look import quick_looking
 from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.slots import Ready, Slots
@@ -111,6 +112,9 @@ class GeventWorker(WatchedWorker):
         self._is_leaving = False
         self._stopped_executions: set[str] = set()
         self._unreturned: list[tuple[str, str, str]] = []
+
+    def _connection_class(self) -> Any:
+        return quick_looking(super()._connection_class())
 
     @cached_property
     def _finisher(self) -> Finisher:

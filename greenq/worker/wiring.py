@@ -144,10 +144,17 @@ class Wiring(WorkerRecord):
 
     def _new_client(self, max_connections: int = 1, socket_timeout: float | None = COMMAND_SECONDS) -> Any:
         client = worker_connection(
-            self.connection, max_connections=max_connections, socket_timeout=socket_timeout, blocking=True
+            self.connection,
+            max_connections=max_connections,
+            socket_timeout=socket_timeout,
+            blocking=True,
+            connection_class=self._connection_class(),
         )
         self._own_clients.append(client)
         return client
+
+    def _connection_class(self) -> Any:
+        return self.connection.connection_pool.connection_class
 
     def _close_clients(self) -> None:
         """Not left to the garbage collector, for those who make many workers in one process."""
