@@ -26,6 +26,7 @@ from greenq.queue import Queue
 from greenq.store import transitions
 from greenq.store.transitions import Claimed, Recovered
 from greenq.utils import now
+from greenq.worker.appetite import Appetite
 from greenq.worker.attempts import Interrupted
 from greenq.worker.base import LOGGERS
 from greenq.worker.coroutines import CoroutineLoop
@@ -40,7 +41,6 @@ from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.slots import Ready, Slots
 from greenq.worker.switches import Switches
-from greenq.worker.turnover import Turnover
 from greenq.worker.watched import WatchedWorker
 from greenq.worker.wiring import COMMAND_SECONDS, DequeueStrategy
 
@@ -104,7 +104,7 @@ class GeventWorker(WatchedWorker):
 
     def _reset_slots(self, switches: Switches | None = None) -> None:
         self._slots = Slots(self.concurrency, self._execute_claimed, switches)
-        self._turnover = Turnover()
+        self._appetite = Appetite(self._slots, self.concurrency)
         #: Greenlets that settle what became of jobs whose slot has gone on.
         self._aside = Group()
         self._outcome_waits = Event()
@@ -234,12 +234,14 @@ class GeventWorker(WatchedWorker):
             self._recycle(f'it has begun {max_jobs} job(s), as many as it may', is_replaced=not burst)
         if self._recycles_for or self._is_quiet:
             return self._take_none(burst)
-        wanted = self._free_slots()
+        wanted = self._appetite.room()
         if max_jobs is not None:
             left = max_jobs - self._slots.started_count - len(self._slots.ready)
             if left <= 0:
                 return self._busy_count() > 0 and self._wait_for_slot()
             wanted = min(wanted, left)
+        if self._appetite.can_wait(wanted):
+            return self._wait_for_room()
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
@@ -276,17 +278,16 @@ class GeventWorker(WatchedWorker):
     def _busy_count(self) -> int:
         return len(self._slots) + len(self._finisher) + len(self._aside)
 
-    def _free_slots(self) -> int:
-        """Slots to claim for: the free ones, and those that will be by the time the jobs are here."""
-        ahead = self._turnover.ahead(self._slots.ended_count)
-        return self.concurrency + min(ahead, max(CLAIM_MAX_BATCH, self.concurrency)) - len(self._slots)
-
     def _gather(self) -> None:
         """Waits a moment for more free slots if there are few, so that claims stay batches. If there are many, the next
         claim goes out at once: the jobs of this one start while its reply is awaited."""
-        few = max(min(CLAIM_MAX_BATCH, self.concurrency // 8), 1)
-        if self._free_slots() < few:
+        if self._appetite.room() < self._appetite.few():
             gevent.sleep(GATHER_SECONDS)
+
+    def _wait_for_room(self) -> bool:
+        gevent.sleep(GATHER_SECONDS)
+        self._put_back_overdue()
+        return True
 
     def _wait_for_slot(self) -> bool:
         # Cleared first: a slot that is freed while the waits are ended must not go unnoticed.
@@ -464,8 +465,10 @@ class GeventWorker(WatchedWorker):
     def _put_back_overdue(self) -> None:
         """Never hoard: what could not start in time is somebody else's to run."""
         ready = self._slots.ready
-        if ready and time.monotonic() - ready[0].since > PUT_BACK_SECONDS:
-            self._turnover.pause()
+        waited = time.monotonic() - ready[0].since if ready else 0.0
+        self._appetite.note_wait(waited)
+        if waited > PUT_BACK_SECONDS:
+            self._appetite.was_too_great()
             self._put_back_ready()
 
     def _put_back_ready(self) -> None:

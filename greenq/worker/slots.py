@@ -55,6 +55,16 @@ class Slots:
         """Jobs in hand: those that run, and those that wait for a slot."""
         return len(self.running) + len(self.ready)
 
+    @property
+    def running_count(self) -> int:
+        """Jobs that run."""
+        return len(self.running)
+
+    @property
+    def ready_count(self) -> int:
+        """Jobs that wait for a slot."""
+        return len(self.ready)
+
     def take_ready(self, execution_id: str) -> Ready | None:
         """Takes an execution that waits for a slot out of its line; None if it is not there."""
         for item in self.ready:

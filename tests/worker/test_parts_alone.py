@@ -18,6 +18,7 @@ from greenq.job import Job
 from greenq.results import Result, decode_exc_string
 from greenq.utils import now
 from greenq.worker import outcomes, signal_name
+from greenq.worker.appetite import Appetite
 from greenq.worker.in_flight import InFlight
 from greenq.worker.reconnect import Backoff
 from greenq.worker.signals import SignalHandlers, WakePipe
@@ -103,23 +104,81 @@ def test_in_flight() -> None:
     assert in_flight.triples() == [('a', '1', 'q'), ('b', '2', 'q'), ('a', '3', 'q')]
 
 
-def test_turnover_is_claimed_ahead_until_it_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr('greenq.worker.turnover.time.monotonic', lambda: clock[0])
-    turnover = Turnover()
+class _Clock:
+    present = 100.0
+
+    def __call__(self) -> float:
+        return self.present
+
+
+def test_turnover_is_claimed_ahead_until_it_stalls() -> None:
+    clock = _Clock()
+    turnover = Turnover(clock)
     ended = 0
     for _ in range(50):
-        clock[0] += 0.01
+        clock.present += 0.01
         ended += 20
         ahead = turnover.ahead(ended)
     assert 0.9 <= ahead / (2000 * AHEAD_SECONDS) <= 1
     turnover.pause()
     assert turnover.ahead(ended) == 0
     for _ in range(100):
-        clock[0] += 0.01
+        clock.present += 0.01
         assert turnover.ahead(ended) == 0, 'slots are stuck'
-    clock[0] += 1
+    clock.present += 1
     assert turnover.ahead(ended) == 0
+
+
+class _Slots:
+    """Slots that are as the test says."""
+
+    running_count = ready_count = started_count = ended_count = 0
+
+    def pass_time(self, clock: _Clock, appetite: Appetite, jobs: int) -> None:
+        """A second in which so many jobs begin and end."""
+        for _ in range(100):
+            clock.present += 0.01
+            self.started_count += jobs // 100
+            self.ended_count += jobs // 100
+            appetite.room()
+
+
+def test_idle_slots_are_claimed_for_at_once() -> None:
+    assert Appetite(_Slots(), 300, _Clock()).room() == 300
+
+
+def test_jobs_are_claimed_ahead_of_full_slots_by_their_turnover() -> None:
+    slots, clock = _Slots(), _Clock()
+    appetite = Appetite(slots, 100, clock)
+    slots.running_count = 100
+    assert appetite.room() == 0 and not appetite.can_wait(0)
+    slots.pass_time(clock, appetite, 2000)
+    assert 35 <= appetite.room() <= 40
+    slots.ready_count = 38
+    assert appetite.can_wait(2), 'others are ready'
+    assert not appetite.can_wait(20), 'half of those that are claimed ahead'
+    slots.ready_count = 0
+    assert not appetite.can_wait(2), 'a slot would be idle'
+    appetite.was_too_great()
+    assert appetite.room() == 0
+
+
+def test_no_more_jobs_are_claimed_than_begin_soon_though_slots_are_free() -> None:
+    """As when each job keeps the processor busy for a while before it first waits."""
+    slots, clock = _Slots(), _Clock()
+    appetite = Appetite(slots, 200, clock)
+    slots.running_count = 50
+    slots.pass_time(clock, appetite, 1000)
+    assert appetite.room() >= 150, 'nobody waits'
+    slots.ready_count = 15
+    assert 1 <= appetite.room() <= 5
+    slots.ready_count = 30
+    assert appetite.room() < 0 and appetite.can_wait(appetite.room())
+    appetite.note_wait(0.03)
+    slots.ready_count = 0
+    assert 15 <= appetite.room() <= 20, 'they had to wait a moment ago'
+    clock.present += 1.1
+    assert appetite.room() >= 150
 
 
 # Outcomes
