@@ -11,14 +11,13 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
-from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from greenq.store import keys
+from greenq.store.held import is_plain
 
-_EXECUTE_COMMAND = Redis.execute_command
 _INCLUDE = re.compile(r'^--- @include (\w+)$', re.MULTILINE)
 _KEY_FUNCTION = re.compile(r'^local function (\w+)\(')
 
@@ -48,7 +47,7 @@ class Script:
         def again() -> Any:
             return self(client, key_names, args)
 
-        if not _is_plain(client):
+        if not is_plain(client):
             return partial(_same, again())
         pool = client.connection_pool
         connection = pool.get_connection()
@@ -84,18 +83,6 @@ class Script:
         if pipeline.command_stack:
             first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])
         return result
-
-
-def _is_plain(client: Any) -> bool:
-    """Whether nothing would be bypassed by using the client's connections directly: subclasses and tools that trace may
-    do something of their own with each command."""
-    return (
-        type(client) is Redis
-        and client.connection is None
-        and type(client.connection_pool) in (ConnectionPool, BlockingConnectionPool)
-        and 'execute_command' not in vars(client)
-        and Redis.execute_command is _EXECUTE_COMMAND
-    )
 
 
 def _same(value: Any) -> Any:

@@ -24,6 +24,7 @@ from greenq.executions import Execution
 from greenq.job import Job, JobStatus, current_job_finders
 from greenq.queue import Queue
 from greenq.store import transitions
+from greenq.store.held import held
 from greenq.store.transitions import Claimed, Recovered
 from greenq.utils import now
 from greenq.worker.appetite import Appetite
@@ -117,8 +118,12 @@ class GeventWorker(WatchedWorker):
         return quick_looking(super()._connection_class())
 
     @cached_property
+    def _client(self) -> Any:
+        return held(self._new_client())
+
+    @cached_property
     def _finisher(self) -> Finisher:
-        return Finisher(self._new_client(), self.name, self._idle_state)
+        return Finisher(held(self._new_client()), self.name, self._idle_state)
 
     @cached_property
     def _job_connection(self) -> Any:
