@@ -38,7 +38,10 @@ class Script:
         try:
             return client.execute_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
         except NoScriptError:
-            return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
+            return self._load_and_run(client, key_names, args)
+
+    def _load_and_run(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
+        return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
 
     def ahead(self, client: Any, key_names: list[str], args: list[Any]) -> Callable[[], Any]:
         """Has the script run while the caller goes on; what is returned waits for its reply and must be called. The
@@ -63,8 +66,12 @@ class Script:
         def reply() -> Any:
             try:
                 return connection.read_response()
+            except NoScriptError:
+                return self._load_and_run(client, key_names, args)
             except RedisError:
                 # Also after a refusal, such as READONLY, which a client may have been told to try again.
+                if not getattr(connection.retry, '_retries', 1):
+                    raise
                 return again()
             finally:
                 pool.release(connection)

@@ -38,6 +38,7 @@ from greenq.worker.log_writer import LogWriters
 from greenq.worker.outcomes import Outcome
 from greenq.worker.patched import greenlets_end_alone, prepare_process
 from greenq.worker.quick_look import quick_looking
+from greenq.worker.readable import Readable
 from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.slots import Ready, Slots
@@ -120,6 +121,9 @@ class GeventWorker(WatchedWorker):
     @cached_property
     def _client(self) -> Any:
         return held(self._new_client())
+
+    def _waiter_options(self) -> dict[str, Any]:
+        return {'await_readable': Readable().wait}
 
     @cached_property
     def _finisher(self) -> Finisher:

@@ -6,6 +6,7 @@ dies, whoever recovers it: no id is ever in nobody's hands.
 
 import select
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -16,6 +17,14 @@ from greenq.worker.signals import WakePipe
 #: A blocking call returns by itself after this long (s), so that a half-open connection is noticed. It must be well
 #: under what is left of a lease between two beats: nothing may be parked for a worker that was recovered already.
 BLOCK_SECONDS = 5
+
+
+#: Waits at most so many seconds until some of these can be read; returns those.
+Await = Callable[[Sequence[Any], float], list[Any]]
+
+
+def _select(items: Sequence[Any], seconds: float) -> list[Any]:
+    return select.select(items, [], [], seconds)[0]
 
 
 class _Line:
@@ -56,8 +65,17 @@ class _Line:
 class Waiter:
     """Responsible for sleeping until there is work, a wake-up, or the time is over."""
 
-    def __init__(self, wait_pool: Any, client: Any, worker_name: str, queues: list[str], wake: WakePipe):
+    def __init__(
+        self,
+        wait_pool: Any,
+        client: Any,
+        worker_name: str,
+        queues: list[str],
+        wake: WakePipe,
+        await_readable: Await = _select,
+    ):
         self._client = client
+        self._await_readable = await_readable
         self._parked_key = keys.parked(worker_name)
         self._wake = wake
         self._lines = [_Line(wait_pool, queue) for queue in queues]
@@ -79,7 +97,7 @@ class Waiter:
                 line.start(self._parked_key, BLOCK_SECONDS)
             left = until - time.monotonic()
             sockets = {line.socket(): line for line in self._lines}
-            ready, _, _ = select.select([*sockets, self._wake], [], [], max(left, 0))
+            ready = self._await_readable([*sockets, self._wake], max(left, 0))
             lines = [sockets[item] for item in ready if item is not self._wake]
             parked = sum([line.finish() for line in lines])
             self.parked_count += parked

@@ -190,7 +190,10 @@ class Wiring(WorkerRecord):
     @cached_property
     def _waiter(self) -> Waiter:
         pool = self._new_client(len(self.queues) + 1, socket_timeout=BLOCK_SECONDS * 2).connection_pool
-        return Waiter(pool, self._client, self.name, self.queue_names(), self._wake)
+        return Waiter(pool, self._client, self.name, self.queue_names(), self._wake, **self._waiter_options())
+
+    def _waiter_options(self) -> dict[str, Any]:
+        return {}
 
     @cached_property
     def _finisher(self) -> Finisher:

@@ -74,6 +74,19 @@ def test_a_client_that_tries_again_enqueues_once(
     assert job.get_status(refresh=False) == JobStatus.QUEUED
 
 
+def test_a_client_that_never_tries_again_is_told_and_sends_once(connection: redis.Redis, proxy: Proxy) -> None:
+    with redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0)) as client:
+        queue = Queue(connection=client)
+        _load_scripts(Queue('other', connection=connection))
+        connection.config_resetstat()
+        proxy.drop_reply_to(b'EVALSHA')
+        with pytest.raises(redis.ConnectionError):
+            queue.enqueue(jobs.add, 1, 2)
+        proxy.wait_until_dropped()
+    assert connection.info('commandstats')['cmdstat_evalsha']['calls'] == 1
+    assert Queue(connection=connection).count == 1, 'only its reply was lost'
+
+
 def test_many_jobs_are_enqueued_once(connection: redis.Redis, proxy: Proxy) -> None:
     with _retrying(proxy) as client:
         queue = Queue(connection=client)

@@ -6,12 +6,62 @@
 --       options: unique, dependencies [ids], allow_failure, rate_limit [key, concurrency]
 -- Returns the status of each job: queued, deferred, rate_limited, or duplicate (unique: nothing was written).
 -- A repeat with the same token writes nothing and returns what stands.
+local queue, token, push, total = ARGV[1], ARGV[3], ARGV[4] == '1', #ARGV
+
+-- As queued, which is what nearly all jobs are; what is to wait gets its status afterwards.
+local hash = { 'status', 'queued', 'greenq_token', token }
+for field in string.gmatch(ARGV[5], '%S+') do
+  hash[#hash + 1] = field
+  hash[#hash + 1] = ''
+end
+local first_job = 7 + tonumber(ARGV[6])
+for at = 7, first_job - 1 do hash[#hash + 1] = ARGV[at] end
+local shared = #hash
+
+local function store(key, ttl, first, last)
+  local upto = math.min(first + 3999, last)
+  for at = first, upto do hash[shared + 1 + at - first] = ARGV[at] end
+  redis.call('HSET', key, unpack(hash, 1, shared + 1 + upto - first))
+  for from = first + 4000, last, 4000 do redis.call('HSET', key, unpack(ARGV, from, math.min(from + 3999, last))) end
+  if ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+redis.call('SADD', KEYS[1], KEYS[2])
+
+-- Nearly all batches are of jobs that wait for nothing, under ids that nobody knows: one look at all of them, one push.
+-- Returns nil, with nothing written, for any other.
+local function store_new_jobs()
+  local places, looked_at, seen = {}, {}, {}
+  local at = first_job
+  while at <= total do
+    local id = ARGV[at]
+    if ARGV[at + 3] ~= '' or seen[id] or #places == 2000 then return nil end
+    seen[id] = true
+    places[#places + 1] = at
+    looked_at[#looked_at + 1] = job_key(id)
+    looked_at[#looked_at + 1] = tombstone_key(id)
+    at = at + 5 + tonumber(ARGV[at + 4])
+  end
+  if not push or #places == 0 or redis.call('EXISTS', unpack(looked_at)) > 0 then return nil end
+  local replies, last_ones = {}, {}
+  for i, place in ipairs(places) do
+    local id = ARGV[place]
+    store(looked_at[2 * i - 1], tonumber(ARGV[place + 2]), place + 5, place + 4 + tonumber(ARGV[place + 4]))
+    if ARGV[place + 1] == '1' then redis.call('LPUSH', KEYS[2], id) else last_ones[#last_ones + 1] = id end
+    replies[i] = 'queued'
+  end
+  if #last_ones > 0 then redis.call('RPUSH', KEYS[2], unpack(last_ones)) end
+  return replies
+end
+
+local stored = store_new_jobs()
+if stored then return stored end
+
 --- @include clock
 --- @include registries
 --- @include rate
 
-local queue, iso, token, push = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
-local now = clock()
+local iso, now = ARGV[2], clock()
 
 local function met(options)
   for _, dependency in ipairs(options.dependencies or {}) do
@@ -44,30 +94,9 @@ local function place(id, at_front, ttl, options)
   return 'queued'
 end
 
--- As queued, which is what nearly all jobs are; what is to wait gets its status afterwards.
-local hash = { 'status', 'queued', 'greenq_token', token }
-for field in string.gmatch(ARGV[5], '%S+') do
-  hash[#hash + 1] = field
-  hash[#hash + 1] = ''
-end
-local first_job = 7 + tonumber(ARGV[6])
-for at = 7, first_job - 1 do hash[#hash + 1] = ARGV[at] end
-local shared = #hash
-
-local function store(id, ttl, is_known, first, last)
-  if is_known then renew(id) end
-  local key = job_key(id)
-  local upto = math.min(first + 3999, last)
-  for at = first, upto do hash[shared + 1 + at - first] = ARGV[at] end
-  redis.call('HSET', key, unpack(hash, 1, shared + 1 + upto - first))
-  for from = first + 4000, last, 4000 do redis.call('HSET', key, unpack(ARGV, from, math.min(from + 3999, last))) end
-  if ttl then redis.call('EXPIRE', key, ttl) end
-end
-
-redis.call('SADD', KEYS[1], KEYS[2])
 local replies = {}
 local at = first_job
-while at <= #ARGV do
+while at <= total do
   local id, at_front, ttl, options = ARGV[at], ARGV[at + 1] == '1', tonumber(ARGV[at + 2]), ARGV[at + 3]
   local first = at + 5
   local last = first + tonumber(ARGV[at + 4]) - 1
@@ -80,8 +109,11 @@ while at <= #ARGV do
   elseif options and options.unique and redis.call('EXISTS', job_key(id)) == 1 then
     replies[#replies + 1] = 'duplicate'
   else
-    if old[1] then leave_registry(id, old[1], old[3] or queue) end
-    store(id, ttl, old[1], first, last)
+    if old[1] then
+      leave_registry(id, old[1], old[3] or queue)
+      renew(id)
+    end
+    store(job_key(id), ttl, first, last)
     replies[#replies + 1] = place(id, at_front, ttl, options)
   end
 end
