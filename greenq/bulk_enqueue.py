@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +10,7 @@ from greenq.callbacks import Callback
 from greenq.exceptions import DuplicateJobError
 from greenq.job import Job, JobStatus
 from greenq.job_dependencies import expected_statuses
-from greenq.job_options import NOTHING_SAID, Args, Function, JobOptions, Kwargs, check_distinct
+from greenq.job_options import NOTHING_SAID, Args, Function, JobOptions, Kwargs
 from greenq.job_record import in_transaction
 from greenq.store import keys, transitions
 from greenq.utils import as_text, now, split_list
@@ -66,7 +66,8 @@ _NOTHING_SAID = tuple(EnqueueData._field_defaults[name] for name in EnqueueData.
 
 
 class BulkEnqueue:
-    """The jobs of one call, with where they go. All are built before the first is stored."""
+    """The jobs of one call, with where they go. Those of a collection are built before the first is stored; an iterator
+    is asked for the next ones while the server stores those before."""
 
     def __init__(
         self, queue: Queue, datas: Iterable[EnqueueData], pipeline: Pipeline | None, group_id: str | None
@@ -74,10 +75,11 @@ class BulkEnqueue:
         self._queue = queue
         self._pipeline = pipeline
         self._group_id = group_id
-        listed = list(datas)
-        check_distinct(data.job_id for data in listed)
-        self._jobs = [self._built(data) for data in listed]
-        self._data_of = {job.id: data for job, data in zip(self._jobs, listed, strict=True)}
+        self._is_stream = not isinstance(datas, Collection)
+        self._datas = datas
+        self._data_of: dict[str, EnqueueData] = {}
+        self._independent: list[Job] = []
+        self._dependent: list[Job] = []
 
     def _built(self, data: EnqueueData) -> Job:
         options = data.options(self._group_id)
@@ -89,24 +91,45 @@ class BulkEnqueue:
         _ = job.data
         if job.meta:
             job._serialize_meta()
+        if job.id in self._data_of:
+            raise ValueError(f'Job ID {job.id!r} appears more than once in enqueue_many(): give each job its own')
+        self._data_of[job.id] = data
         return job
 
     def submit(self) -> list[Job]:
         """Store the jobs; returns and raises what `Queue.enqueue_many` does."""
-        independent = [job for job in self._jobs if not job._dependency_ids]
-        dependent = _dependencies_first([job for job in self._jobs if job._dependency_ids])
-        chunks = [*split_list(independent, _JOBS_PER_CALL), *split_list(dependent, _JOBS_PER_CALL)]
-        refused = self._submit_all(chunks)
+        refused = self._submit_all(self._chunks())
         if refused:
             raise DuplicateJobError(
                 f'Jobs with these IDs already exist: {", ".join(refused)}; '
-                f'the other {len(self._jobs) - len(refused)} were enqueued'
+                f'the other {len(self._data_of) - len(refused)} were enqueued'
             )
-        unmet = [job for job in dependent if job._status is JobStatus.DEFERRED]
-        met = [job for job in dependent if job._status is not JobStatus.DEFERRED]
-        return independent + unmet + met
+        unmet = [job for job in self._dependent if job._status is JobStatus.DEFERRED]
+        met = [job for job in self._dependent if job._status is not JobStatus.DEFERRED]
+        return self._independent + unmet + met
 
-    def _submit_all(self, chunks: Sequence[Sequence[Job]]) -> list[str]:
+    def _chunks(self) -> Iterator[Sequence[Job]]:
+        """The jobs in the order in which they are stored: first those that depend on nothing."""
+        built: Iterable[Job] = map(self._built, self._datas)
+        if not self._is_stream:
+            built = list(built)
+            # Raises for jobs that depend on each other in a circle.
+            _dependencies_first([job for job in built if job._dependency_ids])
+        begin = 0
+        for job in built:
+            if job._dependency_ids:
+                self._dependent.append(job)
+                continue
+            self._independent.append(job)
+            if len(self._independent) - begin == _JOBS_PER_CALL:
+                yield self._independent[begin:]
+                begin += _JOBS_PER_CALL
+        self._dependent = _dependencies_first(self._dependent)
+        if begin < len(self._independent):
+            yield self._independent[begin:]
+        yield from split_list(self._dependent, _JOBS_PER_CALL)
+
+    def _submit_all(self, chunks: Iterable[Sequence[Job]]) -> list[str]:
         """Store all jobs; returns the ids of those that were refused."""
         if not self._queue.is_async:
             return [job_id for chunk in chunks for job_id in self._run_chunk(chunk)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -207,14 +207,3 @@ def check_unique(job_id: str | None, has_dependencies: bool, has_rate_limit: boo
         raise ValueError(f'unique=True is not supported with job dependencies: enqueue {job_id!r} without one of them')
     if has_rate_limit:
         raise ValueError(f'unique=True is not supported with rate-limited jobs: enqueue {job_id!r} without one of them')
-
-
-def check_distinct(job_ids: Iterable[str | None]) -> None:
-    """ValueError if an id occurs twice, because the second job would overwrite the first."""
-    seen: set[str] = set()
-    for job_id in job_ids:
-        if job_id is None:
-            continue
-        if job_id in seen:
-            raise ValueError(f'Job ID {job_id!r} appears more than once in enqueue_many(): give each job its own')
-        seen.add(job_id)

@@ -333,9 +333,11 @@ class Queue(QueueRegistries, Dequeue):
     ) -> list[Job]:
         """Enqueue many jobs with few round trips: first those that depend on nothing, then the others.
 
-        All jobs are built before the first is stored, so a bad one raises with nothing written. They may depend on each
-        other by id, in any order. Returns them: those without dependencies, the deferred, the rest. DuplicateJobError
-        names the `unique` jobs that exist already; all others are enqueued nevertheless.
+        The jobs of a list, or of any other collection, are built before the first is stored, so a bad one raises with
+        nothing written. An iterator is streamed: jobs are stored, some hundreds at a time, while it gives the next
+        ones; if it raises, or a job is bad, those that were stored by then stay. Jobs may depend on each other by id,
+        in any order. Returns them: those without dependencies, the deferred, the rest. DuplicateJobError names the
+        `unique` jobs that exist already; all others are enqueued nevertheless.
         """
         return BulkEnqueue(self, job_datas, pipeline, group_id).submit()
 

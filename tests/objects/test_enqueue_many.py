@@ -81,6 +81,41 @@ def test_an_iterable_that_fails_midway_enqueues_nothing(queue: Queue, connection
     assert connection.keys() == []
 
 
+def test_an_iterator_is_streamed(queue: Queue) -> None:
+    stored: list[int] = []
+
+    def growing() -> Iterator[EnqueueData]:
+        for number in range(2500):
+            if number % 1000 == 999:
+                stored.append(queue.count)
+            yield prepare(greet, (str(number),), job_id=str(number))
+
+    jobs = queue.enqueue_many(growing())
+    assert 0 < stored[0] < 1000 and 1000 <= stored[1] < 2000, 'jobs are stored while others are still to come'
+    assert queue.job_ids == [job.id for job in jobs] == [str(number) for number in range(2500)]
+
+
+def test_what_was_streamed_before_a_bad_job_stays(queue: Queue) -> None:
+    def broken() -> Iterator[EnqueueData]:
+        yield from (prepare(greet, job_id=str(number)) for number in range(1700))
+        yield prepare(greet, ttl=0)
+
+    with pytest.raises(ValueError, match='ttl must be greater than 0'):
+        queue.enqueue_many(broken())
+    stored = queue.job_ids
+    assert 1000 <= len(stored) < 1700 and stored == [str(number) for number in range(len(stored))]
+
+
+def test_jobs_that_depend_on_each_other_are_streamed_in_any_order(queue: Queue) -> None:
+    def backwards() -> Iterator[EnqueueData]:
+        for number in range(1200, 0, -1):
+            yield prepare(greet, job_id=str(number), depends_on=[str(number - 1)])
+        yield prepare(greet, job_id='0')
+
+    queue.enqueue_many(backwards())
+    assert queue.job_ids == ['0'] and queue.deferred_job_registry.count == 1200
+
+
 def test_dependent_jobs_come_after_the_others(queue: Queue) -> None:
     parent = queue.enqueue(greet)
     jobs = queue.enqueue_many(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from greenq.callbacks import Callback
-from greenq.job_options import NOTHING_SAID, JobOptions, check_distinct, check_unique, parse
+from greenq.job_options import NOTHING_SAID, JobOptions, check_unique, parse
 from greenq.retry import Retry
 
 
@@ -148,9 +148,3 @@ def test_unique_needs_an_id_and_neither_dependencies_nor_a_rate_limit() -> None:
         check_unique('a', True, False)
     with pytest.raises(ValueError, match='rate-limited jobs'):
         check_unique('a', False, True)
-
-
-def test_an_id_may_occur_once() -> None:
-    check_distinct(['a', None, 'b', None])
-    with pytest.raises(ValueError, match="Job ID 'a' appears more than once"):
-        check_distinct(['a', 'b', 'a'])
