@@ -1,19 +1,15 @@
-"""What a gevent worker wants of its process before it starts: monkey patches, a short interval between looks for
-replies, a calm garbage collector."""
+"""What a gevent worker wants of its process before it starts: monkey patches and a calm garbage collector."""
 
 import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import gevent
 from gevent import get_hub
 from gevent.monkey import is_module_patched
 
 from greenq.exceptions import NotPatchedError
 
-#: The hub looks for replies at least this often (s) while many greenlets are to be resumed.
-IO_SECONDS = 0.001
 #: Objects made between two looks of the garbage collector for cycles. The default of some hundreds is for programs
 #: that keep what they make: here it costs a tenth of the time, and a job leaves few cycles.
 GC_THRESHOLD = 20_000
@@ -22,9 +18,8 @@ _TOO_EARLY = ('ssl', 'urllib3', 'requests', 'redis', 'asyncio', 'psycopg', 'pymy
 
 
 def prepare_process() -> None:
-    """NotPatchedError if the process is not monkey-patched; else sets up the rest."""
+    """NotPatchedError if the process is not monkey-patched; else calms the garbage collector."""
     _refuse_unpatched_process()
-    gevent.setswitchinterval(min(gevent.getswitchinterval(), IO_SECONDS))
     _calm_garbage_collector()
 
 

@@ -16,7 +16,7 @@ from greenq.store.transitions import Claimed
 from greenq.worker.switches import Switches
 
 #: Slots whose jobs never wait let the hub look at connections and timers this often (s).
-TURN_SECONDS = 0.002
+TURN_SECONDS = 0.005
 
 
 class Ready(NamedTuple):
