@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -84,21 +86,47 @@ class ColorizingStreamHandler(logging.StreamHandler[Any]):
         return f'{code}{headline}{_RESET}{newline}{rest}'
 
 
+class _NeverWaiting:
+    """Writes lines to a descriptor as long as somebody takes them; the first one that gets through after some were lost
+    says how many."""
+
+    #: What can be written to a pipe at once if anything can (POSIX: at least 512).
+    _PIECE = select.PIPE_BUF
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+        self._lost_count = 0
+
+    def write(self, text: str) -> None:
+        if self._lost_count:
+            text = f'{self._lost_count} log lines were dropped, because nobody took them\n{text}'
+        data = text.encode('utf-8', 'backslashreplace')
+        for start in range(0, len(data), self._PIECE):
+            if not select.select([], [self._descriptor], [], 0)[1]:
+                self._lost_count += 1
+                return
+            os.write(self._descriptor, data[start : start + self._PIECE])
+        self._lost_count = 0
+
+
 def setup_loghandlers(
     level: int | str | None = None,
     date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
     log_format: str = DEFAULT_LOGGING_FORMAT,
     name: str = 'greenq.worker',
+    *,
+    may_wait: bool = True,
 ) -> None:
     """Send a logger's errors to stderr and the rest to stdout, unless it or an ancestor has a handler; set its level.
 
     The worker's logger hands on to RQ's `rq.worker`, because that is what applications' logging settings speak of.
+    With `may_wait=False` lines that nobody takes, as in a full pipe, are dropped.
     """
     logger = logging.getLogger(name)
     if not logger.hasHandlers():
         formatter = logging.Formatter(log_format, date_format)
-        logger.addHandler(_handler(sys.stdout, formatter, lambda record: record.levelno < logging.ERROR))
-        logger.addHandler(_handler(sys.stderr, formatter, lambda record: record.levelno >= logging.ERROR))
+        logger.addHandler(_handler(sys.stdout, formatter, lambda record: record.levelno < logging.ERROR, may_wait))
+        logger.addHandler(_handler(sys.stderr, formatter, lambda record: record.levelno >= logging.ERROR, may_wait))
         # A handler that the application adds to an ancestor later on would print every line again.
         logger.propagate = False
     if level is not None:
@@ -106,9 +134,13 @@ def setup_loghandlers(
 
 
 def _handler(
-    stream: Any, formatter: logging.Formatter, accepts: Callable[[logging.LogRecord], bool]
+    stream: Any, formatter: logging.Formatter, accepts: Callable[[logging.LogRecord], bool], may_wait: bool
 ) -> logging.Handler:
     handler = ColorizingStreamHandler(stream=stream)
+    if not may_wait:
+        # A stream without a descriptor is a buffer of somebody's.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            handler.sink = _NeverWaiting(stream.fileno()).write
     handler.setFormatter(formatter)
     handler.addFilter(accepts)
     return handler

@@ -105,7 +105,7 @@ class WorkerPool(Supervisor):
         """
         self._burst = burst
         self._logging = _Logging(date_format, log_format, logging_config)
-        setup_loghandlers(logging_level, date_format, log_format, name='greenq.worker_pool')
+        setup_loghandlers(logging_level, date_format, log_format, name='greenq.worker_pool', may_wait=False)
         self.log.info('Worker pool %s: starting %d workers, pid %d', self.name, self.num_workers, os.getpid())
         self._logging.level = logging_level or 'INFO'
         self.supervise(respawn=not burst)

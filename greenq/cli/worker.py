@@ -329,7 +329,9 @@ def _supervise(config: Config, plan: _Plan) -> NoReturn:
     """What is wrong with the arguments, the workers say themselves."""
     if plan.pid:
         _write_pid(plan.pid)
-    setup_loghandlers(plan.level or 'INFO', plan.date_format, plan.log_format, name='greenq.supervisor')
+    # A supervisor that waited for a reader would replace no worker meanwhile.
+    level = plan.level or 'INFO'
+    setup_loghandlers(level, plan.date_format, plan.log_format, name='greenq.supervisor', may_wait=False)
     sys.exit(
         supervise(
             plan.processes,

@@ -316,10 +316,11 @@ def _enqueue_many(queue: Queue) -> list[Job]:
 
 
 @pytest.mark.slow
-def test_a_worker_whose_log_nobody_reads_ends_when_told_to(connection: redis.Redis) -> None:
+@pytest.mark.parametrize('options', [[], ['--no-supervisor']])
+def test_a_worker_whose_log_nobody_reads_ends_when_told_to(connection: redis.Redis, options: list[str]) -> None:
     queue = Queue(connection=connection)
     jobs = _enqueue_many(queue)
-    process = _unread_worker('--no-supervisor')
+    process = _unread_worker(*options)
     try:
         wait_until(lambda: connection.zcard(queue.finished_job_registry.key) == len(jobs), timeout=30)
         process.send_signal(signal.SIGTERM)

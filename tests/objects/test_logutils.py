@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -79,3 +81,17 @@ def test_colorizers_look_at_standard_output(monkeypatch: pytest.MonkeyPatch) -> 
     assert red('Oops') == 'Oops'
     with pytest.raises(KeyError):
         make_colorizer('ultraviolet')
+
+
+def test_a_log_that_may_not_wait_drops_what_nobody_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with open(writer, 'w') as stream, open(reader, 'rb', buffering=0) as taken:
+        monkeypatch.setattr(sys, 'stdout', stream)
+        setup_loghandlers('INFO', log_format='%(message)s', name=name, may_wait=False)
+        log = logging.getLogger(name)
+        for number in range(3000):
+            log.info('line %d %s', number, 'x' * 100)
+        early = taken.read(1 << 20)
+        log.info('again')
+        assert taken.read(1 << 20).endswith(b' log lines were dropped, because nobody took them\nagain\n')
+    assert early.startswith(b'line 0 ') and 1000 < len(early) < 200_000
