@@ -42,11 +42,11 @@ class Custody:
             return
         self._held_at[worker_name] = present
         from greenq.defaults import LEASE_SECONDS
-        from greenq.store import transitions
+        from greenq.store import membership
         from greenq.worker.heartbeat import LIFETIME_SECONDS
 
         try:
-            transitions.extend(
+            membership.extend(
                 self._connect(),
                 worker_name,
                 lease_ms=LEASE_SECONDS * 1000,
@@ -88,12 +88,12 @@ class Custody:
             self._try_at = time.monotonic() + 1.0
 
     def _hand_over(self, death: _Death) -> None:
-        from greenq.store import transitions
+        from greenq.store import membership
         from greenq.worker.maintenance import recover_lost
 
         connection = self._connect()
         verdict = self._verdict(connection, death)
-        transitions.report_death(
+        membership.report_death(
             connection, death.worker_name, culprit=death.culprit, verdict=verdict, cause=death.cause
         )
         recover_lost(connection, '', lost_worker=death.worker_name)

@@ -1,4 +1,5 @@
-"""One typed function per transition of a job or a worker: the only writes that change where a job is.
+"""One typed function per transition of a job: with those of workers in `membership` the only writes that change where a
+job is.
 
 `client` is a connection or a pipeline. With a pipeline the call is queued and returns an empty value; the replies
 come from the pipeline. No function needs more than ids, so none of them reads before it writes. `docs/store.md` draws
@@ -21,11 +22,8 @@ from greenq.utils import as_text, now, utcformat
 Value = str | bytes | int | float
 
 _EMPTY_CHUNK = 1000
-_LEASE_MS = LEASE_SECONDS * 1000
-_LONGEST_CAUSE = 300
-
-#: Why a job was interrupted whose worker's lease ended without anybody's word on it.
-LOST = 'its worker was lost'
+LEASE_MS = LEASE_SECONDS * 1000
+LONGEST_CAUSE = 300
 
 #: The reason of a poison job; the script fills in how often it was interrupted, and by what.
 POISON_REASON = (
@@ -106,20 +104,6 @@ class Retried(NamedTuple):
     rate_limit: str = ''
 
 
-class Recovered(NamedTuple):
-    """A job that a dead worker held, and what became of it: queued, failed, gone or adopted.
-
-    `cause` says what its worker died of; `is_overdue`: the worker was killed because this job hung past its deadline.
-    """
-
-    job_id: str
-    execution_id: str
-    queue: str
-    status: str
-    is_overdue: bool = False
-    cause: str = ''
-
-
 class Refused(str):
     """Why Redis refused to write an outcome, whose execution is still the worker's."""
 
@@ -133,19 +117,19 @@ def new_token() -> str:
     return os.urandom(8).hex()
 
 
-def _iso() -> str:
+def iso_now() -> str:
     return utcformat(now())
 
 
-def _texts(reply: Any) -> list[str]:
+def texts(reply: Any) -> list[str]:
     return [as_text(item) for item in reply]
 
 
 def _grouped(flat: Sequence[Any]) -> dict[str, list[str]]:
-    return {as_text(flat[i]): _texts(flat[i + 1]) for i in range(0, len(flat), 2)}
+    return {as_text(flat[i]): texts(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
-def _flat(fields: Mapping[str, Value]) -> list[Value]:
+def flat(fields: Mapping[str, Value]) -> list[Value]:
     return [item for pair in fields.items() for item in pair]
 
 
@@ -165,19 +149,19 @@ def enqueue(
     args = _enqueue_arguments(queue, list(submissions), push, token or new_token())
     # Waited for at once: redis-py's own way to a reply takes longer.
     reply = script('enqueue').ahead(client, [keys.queues(), keys.queue(queue)], args)()
-    return [] if isinstance(client, Pipeline) else _texts(reply)
+    return [] if isinstance(client, Pipeline) else texts(reply)
 
 
 def enqueue_ahead(client: Any, queue: str, submissions: Sequence[Submission]) -> Callable[[], list[str]]:
     """The same, without waiting for the reply: it is sent, and what is returned here waits and returns the statuses."""
     args = _enqueue_arguments(queue, submissions, True, new_token())
     finish = script('enqueue').ahead(client, [keys.queues(), keys.queue(queue)], args)
-    return lambda: _texts(finish())
+    return lambda: texts(finish())
 
 
 def _enqueue_arguments(queue: str, submissions: Sequence[Submission], push: bool, token: str) -> list[Any]:
     empty, shared = _common_fields(submissions)
-    args: list[Any] = [queue, _iso(), token, '1' if push else '0', ' '.join(empty), 2 * len(shared), *_flat(shared)]
+    args: list[Any] = [queue, iso_now(), token, '1' if push else '0', ' '.join(empty), 2 * len(shared), *flat(shared)]
     known = {*empty, *shared}
     for item in submissions:
         own = [part for field, value in item.fields.items() if field not in known for part in (field, value)]
@@ -225,7 +209,7 @@ def schedule(client: Any, queue: str, submission: Submission, due: int, *, token
         keys.job(submission.id),
         keys.registry('scheduled', queue),
     ]
-    reply = script('schedule')(client, key_names, args + _flat(submission.fields))
+    reply = script('schedule')(client, key_names, args + flat(submission.fields))
     return '' if isinstance(client, Pipeline) else as_text(reply)
 
 
@@ -247,7 +231,7 @@ def claim(
     leaves RQ's record of the execution to a beat, which spares short jobs its cost; the lease does not depend on it.
     """
     moment = now()
-    args = [worker, utcformat(moment), moment.timestamp(), lifetime, _LEASE_MS, len(execution_ids)]
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, LEASE_MS, len(execution_ids)]
     args += ['1' if repeat else '0', '1' if record else '0', ' '.join(execution_ids), *queues]
     reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
     if isinstance(reply, bytes):
@@ -263,7 +247,7 @@ def claim(
 def begin(client: Any, worker: str, job_id: str, execution_id: str, queue: str, *, lifetime: int) -> None:
     """Begins an execution of a job that the caller has in hand, without taking it from a queue."""
     moment = now()
-    args = [worker, utcformat(moment), moment.timestamp(), lifetime, job_id, execution_id, queue, _LEASE_MS]
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, job_id, execution_id, queue, LEASE_MS]
     script('begin')(client, [keys.job(job_id), keys.worker(worker)], args)
 
 
@@ -274,7 +258,7 @@ def finish(
 
     Returns for each whether it was still the worker's; a loser's outcome is not written.
     """
-    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    args: list[Any] = [worker, iso_now(), '1' if repeat else '0', state]
     for job_id, execution_id, queue, ttl, started_at, ended_at, ended_iso, return_value, options in outcomes:
         # As few arguments as can be: each costs client and server more than the bytes in it.
         args += (
@@ -290,7 +274,7 @@ def fail(
     client: Any, worker: str, outcomes: Iterable[Failed], *, state: str = '', repeat: bool = False
 ) -> list[Verdict]:
     """Records executions that failed for good or were stopped; returns for each whether it was still the worker's."""
-    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    args: list[Any] = [worker, iso_now(), '1' if repeat else '0', state]
     for item in outcomes:
         args += item
         args[-7] = '1' if item.register else '0'
@@ -301,9 +285,9 @@ def retry(
     client: Any, worker: str, outcomes: Iterable[Retried], *, state: str = '', repeat: bool = False
 ) -> list[Verdict]:
     """Sends executions round again, using a retry; returns for each whether it was still the worker's."""
-    args: list[Any] = [worker, _iso(), '1' if repeat else '0', state]
+    args: list[Any] = [worker, iso_now(), '1' if repeat else '0', state]
     for item in outcomes:
-        flat = _flat(item.fields)
+        fields = flat(item.fields)
         args += (
             item.job_id,
             item.execution_id,
@@ -316,8 +300,8 @@ def retry(
             item.return_value,
             item.result_ttl,
             item.rate_limit,
-            len(flat),
-            *flat,
+            len(fields),
+            *fields,
         )
     return _verdicts(client, script('retry')(client, [keys.worker(worker)], args))
 
@@ -344,14 +328,14 @@ def release(
     0 says that the jobs never began; `innocent`, that another job is to blame. Returns each job's status, or `gone` or
     `lost`.
     """
-    args: list[Any] = [worker, _iso(), *_rules(interruption_limit), cause[:_LONGEST_CAUSE], state]
+    args: list[Any] = [worker, iso_now(), *poison_rules(interruption_limit), cause[:LONGEST_CAUSE], state]
     args.append('1' if innocent else '0')
     for execution in reversed(executions):
         args += execution
-    return _texts(script('release')(client, [keys.held(worker)], args))[::-1]
+    return texts(script('release')(client, [keys.held(worker)], args))[::-1]
 
 
-def _rules(interruption_limit: int) -> tuple[Value, ...]:
+def poison_rules(interruption_limit: int) -> tuple[Value, ...]:
     return interruption_limit, MAX_INNOCENT_INTERRUPTIONS, POISON_REASON, DEFAULT_FAILURE_TTL
 
 
@@ -363,7 +347,7 @@ def cancel(
     None: it has no hash or was canceled already. A running job runs on, but its outcome will be dropped.
     """
     flags = ['1' if enqueue_dependents else '0', '1' if remove_from_dependencies else '0']
-    reply = script('cancel')(client, [keys.job(job_id)], [job_id, _iso(), *flags])
+    reply = script('cancel')(client, [keys.job(job_id)], [job_id, iso_now(), *flags])
     if isinstance(client, Pipeline):
         return {}
     if not reply or as_text(reply[0]) == 'canceled':
@@ -374,12 +358,12 @@ def cancel(
 def delete(client: Any, job_id: str, *, remove_from_queue: bool = True, delete_dependents: bool = False) -> bool:
     """Deletes a job with all that hangs on it; returns whether there was one."""
     flags = ['1' if remove_from_queue else '0', '1' if delete_dependents else '0']
-    return bool(script('delete')(client, [keys.job(job_id)], [job_id, _iso(), *flags]) == 1)
+    return bool(script('delete')(client, [keys.job(job_id)], [job_id, iso_now(), *flags]) == 1)
 
 
 def requeue(client: Any, job_id: str, registry_key: str, queue: str, *, at_front: bool = False) -> str | None:
     """Moves a job from a registry back into its queue; returns its status then, None if it was not in the registry."""
-    args = [job_id, queue, '1' if at_front else '0', _iso()]
+    args = [job_id, queue, '1' if at_front else '0', iso_now()]
     reply = script('requeue')(client, [registry_key, keys.job(job_id)], args)
     return None if isinstance(client, Pipeline) else as_text(reply) or None
 
@@ -388,7 +372,7 @@ def enqueue_dependents(
     client: Any, job_id: str, *, exclude_job_id: str = '', parent_status: str = ''
 ) -> dict[str, list[str]]:
     """Enqueues the dependents of a job that has ended, as far as all they wait for has; returns them by queue."""
-    args = [job_id, _iso(), parent_status, exclude_job_id]
+    args = [job_id, iso_now(), parent_status, exclude_job_id]
     reply = script('release_dependents')(client, [keys.job(job_id)], args)
     return {} if isinstance(client, Pipeline) else _grouped(reply)
 
@@ -418,14 +402,14 @@ def promote_ready(client: Any, queue: str, job_ids: Sequence[str]) -> list[str]:
     """Moves jobs that an RQ worker marked ready into their queue; returns the ids moved."""
     if not job_ids:
         return []
-    return _texts(script('promote_ready')(client, [keys.registry('ready', queue)], [queue, _iso(), *job_ids]))
+    return texts(script('promote_ready')(client, [keys.registry('ready', queue)], [queue, iso_now(), *job_ids]))
 
 
 def free_rate_slot(client: Any, rate_limit: str, job_id: str = '', *, only_stale: bool = False) -> list[str]:
     """Gives a job's slot back and lets waiting jobs through; returns their ids. Without a job it only fills slots."""
-    args = [rate_limit, job_id, _iso(), '1' if only_stale else '0']
+    args = [rate_limit, job_id, iso_now(), '1' if only_stale else '0']
     reply = script('free_rate_slot')(client, [keys.rate_allowed(rate_limit)], args)
-    return [] if isinstance(client, Pipeline) else _texts(reply)
+    return [] if isinstance(client, Pipeline) else texts(reply)
 
 
 def clean_rate_limit(client: Any, rate_limit: str) -> bool:
@@ -437,119 +421,3 @@ def clean_rate_limit(client: Any, rate_limit: str) -> bool:
         keys.rate_limits(),
     ]
     return bool(script('clean_rate_limit')(client, key_names, [rate_limit]) == 1)
-
-
-def join(
-    client: Any,
-    worker: str,
-    token: str,
-    queues: Sequence[str],
-    record: Mapping[str, Value],
-    *,
-    lease_ms: int,
-    worker_ttl: int,
-    on_lost: str | Mapping[str | None, str] = 'requeue',
-    again: bool = False,
-) -> str:
-    """Registers a worker: `ok`, or `taken` if a live one has the name. What a dead namesake held is then the caller's.
-
-    `on_lost` is what becomes of jobs that it loses, `requeue` or `fail`; a mapping says it for queues, and by None for
-    all others. `again` is for an incarnation whose record was lost (evicted, flushed).
-    """
-    rules = {None: on_lost} if isinstance(on_lost, str) else on_lost
-    flat = _flat({'on_lost' if queue is None else f'on_lost:{queue}': rule for queue, rule in rules.items()})
-    args: list[Any] = [worker, token, lease_ms, worker_ttl, '1' if again else '0', len(queues), *queues]
-    args += [len(flat), *flat, *_flat(record)]
-    return as_text(script('join')(client, [keys.worker(worker), keys.member(worker), keys.leases()], args))
-
-
-def beat(
-    client: Any,
-    worker: str,
-    token: str,
-    executions: Iterable[tuple[str, str, str, float]],
-    *,
-    lease_ms: int,
-    worker_ttl: int,
-    lifetime: int,
-) -> tuple[str, list[str]]:
-    """Extends a worker's lease, and RQ's records of the (job id, execution id, queue, begun (epoch)) given.
-
-    Returns the verdict (`ok`; `missing`: join again; `superseded`: another incarnation has the name) and the
-    composite keys that are no longer the worker's.
-    """
-    moment = now()
-    args: list[Any] = [worker, token, lease_ms, worker_ttl, utcformat(moment), moment.timestamp(), lifetime]
-    for execution in executions:
-        args += execution
-    key_names = [keys.worker(worker), keys.member(worker), keys.leases(), keys.worker_executions(worker)]
-    verdict, *lost = _texts(script('beat')(client, key_names, args))
-    return verdict, lost
-
-
-def beat_idle(client: Any, worker: str, token: str, *, lease_ms: int, look: bool) -> tuple[str, int]:
-    """The beat of a worker that runs nothing, which leaves RQ's record of it alone.
-
-    Returns a verdict as `beat` does, or, with `look`, `lost` if another worker's lease has ended; and with `look` how
-    long it is (ms) until the first of all leases ends, unless it is extended.
-    """
-    args = [worker, token, lease_ms, '1' if look else '0']
-    verdict, left_ms = script('beat_idle')(client, [keys.worker(worker), keys.leases()], args)
-    return as_text(verdict), left_ms
-
-
-def extend(client: Any, worker: str, *, lease_ms: int, lifetime: int, worker_ttl: int) -> bool:
-    """For a supervisor whose worker hangs: keeps its lease, and RQ's records of it and of all that it holds.
-
-    `lifetime` and `worker_ttl` (s) as for a beat. Returns whether the worker has a lease; else nothing is written.
-    """
-    key_names = [keys.leases(), keys.worker(worker), keys.held(worker), keys.worker_executions(worker)]
-    return bool(script('extend')(client, key_names, [worker, lease_ms, worker_ttl, lifetime, _iso()]) == 1)
-
-
-def report_death(client: Any, worker: str, *, culprit: str = '', verdict: str = '', cause: str = '') -> bool:
-    """Ends the lease of a worker that is known to be dead; whoever recovers its jobs goes by what is said here.
-
-    `culprit` is the execution to blame, whose neighbours are then innocent. `verdict` on it: `suspect` (it was running
-    when the worker died) or `overdue` (the worker was killed because it hung past its deadline). `cause` is a text such
-    as `its worker was killed by SIGSEGV`. Returns whether there was such a worker; else nothing is written.
-    """
-    args = [worker, culprit, verdict, cause[:_LONGEST_CAUSE]]
-    return bool(script('report_death')(client, [keys.member(worker), keys.leases()], args) == 1)
-
-
-def unpark(client: Any, worker: str) -> int:
-    """Returns what a worker was handed while it waited to the front of its queues; returns how many ids that were."""
-    return int(script('unpark')(client, [keys.parked(worker)], [worker]))
-
-
-def depart(client: Any, worker: str, token: str, queues: Sequence[str], *, linger_ms: int = 0) -> int:
-    """Ends a worker's registration; returns how many executions it left for others to recover.
-
-    `linger_ms` keeps the lease for so long, if the server may still park something for the worker until then.
-    """
-    key_names = [keys.worker(worker), keys.member(worker), keys.leases(), keys.parked(worker), keys.held(worker)]
-    return int(script('depart')(client, key_names, [worker, token, _iso(), linger_ms, *queues]))
-
-
-def recover_lost(
-    client: Any,
-    worker: str,
-    *,
-    interruption_limit: int = MAX_INTERRUPTIONS,
-    limit: int = 100,
-    lost_worker: str = '',
-) -> list[Recovered]:
-    """Takes at most `limit` jobs back from workers whose lease has ended; with `lost_worker` from that one only.
-
-    Any number of workers may call it at once. An `adopted` job is to fail: because it was overdue, or because it or its
-    worker asked for that. Its execution is now `worker`'s, who has to end it. A supervisor calls with `worker` '': what
-    it would adopt is left for the next worker. A `worker` that names itself as lost takes over what a dead namesake
-    left; it may run nothing yet.
-    """
-    args = [worker, _iso(), limit, *_rules(interruption_limit), LOST, lost_worker, _LEASE_MS]
-    reply = script('recover_lost')(client, [keys.leases()], args)
-    return [
-        Recovered(job_id, execution_id, queue, status, kind == 'overdue', cause)
-        for job_id, execution_id, queue, status, kind, cause in map(_texts, reply)
-    ]

@@ -24,8 +24,9 @@ from greenq.job import Job
 from greenq.logutils import green, setup_loghandlers
 from greenq.queue import Queue
 from greenq.scheduler import RQScheduler
-from greenq.store import transitions
-from greenq.store.transitions import Claimed, Recovered
+from greenq.store import membership
+from greenq.store.membership import Recovered
+from greenq.store.transitions import Claimed
 from greenq.suspension import is_suspended
 from greenq.utils import (
     now,
@@ -113,7 +114,7 @@ class BaseWorker(Upkeep):
 
     def register_death(self) -> None:
         """Ends the registration; whatever was left behind is recoverable at once."""
-        transitions.depart(self._beat_client, self.name, self._token, self.queue_names(), linger_ms=self._linger * 1000)
+        membership.depart(self._beat_client, self.name, self._token, self.queue_names(), linger_ms=self._linger * 1000)
 
     #: Seconds that the server may still park something for this worker.
     _linger = 0
@@ -287,7 +288,7 @@ class BaseWorker(Upkeep):
         """Ends the waits for work; what was parked goes back to its queue. False if the server may still park some."""
         is_certain = not self._waiter.is_waiting or self._waiter.withdraw()
         if self._waiter.parked_count:
-            transitions.unpark(self._client, self.name)
+            membership.unpark(self._client, self.name)
             self._waiter.parked_count = 0
         return is_certain
 

@@ -25,7 +25,8 @@ from greenq.job import Job, JobStatus, current_job_finders
 from greenq.queue import Queue
 from greenq.store import transitions
 from greenq.store.held import held
-from greenq.store.transitions import Claimed, Recovered
+from greenq.store.membership import Recovered
+from greenq.store.transitions import Claimed
 from greenq.utils import now
 from greenq.worker.appetite import Appetite
 from greenq.worker.attempts import Interrupted

@@ -7,7 +7,7 @@ from typing import Any
 
 from greenq.defaults import BEAT_SECONDS, IDLE_BEAT_SECONDS, LEASE_SECONDS
 from greenq.executions import Execution
-from greenq.store import transitions
+from greenq.store import membership
 from greenq.worker.in_flight import InFlight, triple
 
 log = logging.getLogger('greenq.worker')
@@ -70,7 +70,7 @@ class Heartbeat:
         """
         present = time.monotonic()
         look = present >= self._look_at
-        verdict, left_ms = transitions.beat_idle(
+        verdict, left_ms = membership.beat_idle(
             self._client, self._worker_name, self._token, lease_ms=LEASE_SECONDS * 1000, look=look
         )
         if look:
@@ -84,7 +84,7 @@ class Heartbeat:
         due = self._whose_turn()
         chunks = [due[at : at + CHUNK] for at in range(0, len(due), CHUNK)] or [[]]
         for chunk in chunks:
-            verdict, lost = transitions.beat(
+            verdict, lost = membership.beat(
                 self._client,
                 self._worker_name,
                 self._token,

@@ -9,8 +9,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from greenq.defaults import REAP_SECONDS
-from greenq.store import queries, transitions
-from greenq.store.transitions import Recovered
+from greenq.store import membership, queries, transitions
+from greenq.store.membership import Recovered
 
 log = logging.getLogger('greenq.worker')
 
@@ -30,7 +30,7 @@ def recover_lost(
     """
     total = 0
     while True:
-        recovered = transitions.recover_lost(client, worker_name, limit=CHUNK, lost_worker=lost_worker)
+        recovered = membership.recover_lost(client, worker_name, limit=CHUNK, lost_worker=lost_worker)
         _hand_over(recovered, worker_name or lost_worker, adopt)
         total += len(recovered)
         if len(recovered) < CHUNK:
@@ -105,7 +105,7 @@ class Maintenance:
     def recover_predecessor(self) -> None:
         """Recovers what a dead namesake left; to be called before the worker runs anything."""
         # In one call: what is adopted stays under the same name, so that another call would find it again.
-        recovered = transitions.recover_lost(self._client, self._worker_name, limit=_ALL, lost_worker=self._worker_name)
+        recovered = membership.recover_lost(self._client, self._worker_name, limit=_ALL, lost_worker=self._worker_name)
         _hand_over(recovered, self._worker_name, self._adopt)
         self._settle_adopted()
 
@@ -128,7 +128,7 @@ class Maintenance:
         in_hand = self._in_hand()
         for held in queries.held_executions(self._client, self._worker_name):
             if held.beginner != self._worker_name and held.execution_id not in in_hand:
-                self._adopt(Recovered(held.job_id, held.execution_id, held.queue, 'adopted', cause=transitions.LOST))
+                self._adopt(Recovered(held.job_id, held.execution_id, held.queue, 'adopted', cause=membership.LOST))
 
     def _release_strays(self) -> None:
         """Gives back what is under the worker's lease though it has ended here: Redis has lost its end, as it does when

@@ -28,8 +28,9 @@ from greenq.group import Group
 from greenq.job import Job
 from greenq.job_lifecycle import call_exception_handlers
 from greenq.registry import clean_registries
-from greenq.store import transitions
-from greenq.store.transitions import Claimed, Recovered
+from greenq.store import membership, transitions
+from greenq.store.membership import Recovered
+from greenq.store.transitions import Claimed
 from greenq.timeouts import JobTimeoutException
 from greenq.utils import (
     now,
@@ -74,7 +75,7 @@ class Upkeep(Attempts):
         self._note_activity()
         self.birth_date = self.birth_date if again and self.birth_date else now()
         self.last_heartbeat = now()
-        return transitions.join(
+        return membership.join(
             self._beat_client,
             self.name,
             self._token,
@@ -278,6 +279,6 @@ def _error_of(item: Recovered, job: Job) -> Exception:
     """What a job that was cut off fails by."""
     if item.is_overdue:
         return JobTimeoutException(f'Task exceeded maximum timeout value ({job.timeout} seconds): {item.cause}')
-    if item.cause == transitions.LOST:
+    if item.cause == membership.LOST:
         return AbandonedJobError(f'Worker died while running job {item.job_id}')
     return AbandonedJobError(f'Job {item.job_id} was cut off: {item.cause}')

@@ -31,7 +31,7 @@ from greenq.job import (
 from greenq.queue import Queue
 from greenq.results import Result
 from greenq.serializers import DefaultSerializer, JSONSerializer
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 from greenq.webhook import Webhook
 
 PATH = 'tests.objects.test_job'
@@ -597,8 +597,8 @@ def queued(connection: redis.Redis) -> Job:
 def test_a_job_knows_what_interrupted_it(connection: redis.Redis, queued: Job) -> None:
     interrupt(connection, queued, 'shutdown')
     transitions.begin(connection, 'w2', queued.id, 'y', 'work', lifetime=60)
-    transitions.report_death(connection, 'w2', culprit='neighbour', verdict='suspect', cause='it crashed')
-    transitions.recover_lost(connection, 'rescuer')
+    membership.report_death(connection, 'w2', culprit='neighbour', verdict='suspect', cause='it crashed')
+    membership.recover_lost(connection, 'rescuer')
     assert queued.interruptions == [], 'it has not looked since'
     queued.refresh()
     first, second = queued.interruptions

@@ -31,7 +31,7 @@ from greenq.registry import (
 )
 from greenq.retry import Retry
 from greenq.serializers import JSONSerializer
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 
 calls: list[Any] = []
 
@@ -490,7 +490,7 @@ class TestAbandoned:
         self, started: StartedJobRegistry, queue: Queue, connection: redis.Redis
     ) -> None:
         job = queue.enqueue(greet)
-        transitions.join(connection, 'green', 'token', ['work'], {'birth': 'now'}, lease_ms=15000, worker_ttl=480)
+        membership.join(connection, 'green', 'token', ['work'], {'birth': 'now'}, lease_ms=15000, worker_ttl=480)
         claimed = transitions.claim(connection, 'green', ['work'], ['e1'], lifetime=90)
         assert claimed is not None
         assert [item.job_id for item in claimed] == [job.id]

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 from greenq.store.states import REGISTRY_OF_STATUS, JobStatus
 from greenq.store.transitions import Claimed, Failed, Finished, Retried, Submission
 from greenq.utils import as_text
@@ -68,7 +68,7 @@ def start(client: Any, *job_ids: str, worker: str = WORKER, **options: Any) -> l
 def join(client: Any, worker: str = WORKER, *, token: str = 'token', **options: Any) -> str:
     """Registers a worker of `QUEUE`."""
     options = {'lease_ms': 15_000, 'worker_ttl': 480, **options}
-    return transitions.join(client, worker, token, [QUEUE], {'queues': QUEUE, 'state': 'starting'}, **options)
+    return membership.join(client, worker, token, [QUEUE], {'queues': QUEUE, 'state': 'starting'}, **options)
 
 
 def beat(
@@ -76,7 +76,7 @@ def beat(
 ) -> tuple[str, list[str]]:
     """One beat for some executions."""
     begun = [(item.job_id, item.execution_id, item.queue, 1.5) for item in executions]
-    return transitions.beat(client, worker, token, begun, lease_ms=15_000, worker_ttl=480, lifetime=LIFETIME)
+    return membership.beat(client, worker, token, begun, lease_ms=15_000, worker_ttl=480, lifetime=LIFETIME)
 
 
 def end_lease(client: redis.Redis, worker: str = WORKER) -> None:
@@ -86,14 +86,14 @@ def end_lease(client: redis.Redis, worker: str = WORKER) -> None:
 
 def extend(client: Any, worker: str = WORKER, *, lease_ms: int = 20_000) -> bool:
     """As a supervisor does for a worker that hangs."""
-    return transitions.extend(client, worker, lease_ms=lease_ms, lifetime=LIFETIME, worker_ttl=480)
+    return membership.extend(client, worker, lease_ms=lease_ms, lifetime=LIFETIME, worker_ttl=480)
 
 
 def recover(
     client: Any, *, worker: str = 'rescuer', limit: int = 100, interruptions: int = 3, lost_worker: str = ''
 ) -> list[tuple[str, str]]:
     """What a recovery did: (job id, status)."""
-    recovered = transitions.recover_lost(
+    recovered = membership.recover_lost(
         client, worker, interruption_limit=interruptions, limit=limit, lost_worker=lost_worker
     )
     return [(item.job_id, item.status) for item in recovered]

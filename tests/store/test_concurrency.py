@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 from greenq.store.transitions import Claimed
 from greenq.utils import as_text
 from tests.store.situations import (
@@ -79,13 +79,13 @@ class Client:
             self._haunt()
             self._let_time_pass()
             recover(self._redis, worker=name, interruptions=UNLIMITED, limit=self._random.choice([2, 100]))
-        transitions.depart(self._redis, name, 'token', [QUEUE])
+        membership.depart(self._redis, name, 'token', [QUEUE])
 
     def _report(self, name: str, claimed: list[Claimed]) -> None:
         """Some of the dead have a supervisor, which may die itself before it has given everything back."""
         if claimed and self._random.random() < 0.5:
             culprit = self._random.choice(claimed).execution_id
-            transitions.report_death(self._redis, name, culprit=culprit, verdict='suspect', cause='chance')
+            membership.report_death(self._redis, name, culprit=culprit, verdict='suspect', cause='chance')
             recover(self._redis, worker='', lost_worker=name, interruptions=UNLIMITED, limit=2)
 
     def _claim(self, name: str) -> list[Claimed]:

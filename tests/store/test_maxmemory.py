@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 from greenq.store.scheduling import promote_scheduled
 from greenq.store.states import JobStatus
 from tests.store.situations import (
@@ -114,7 +114,7 @@ def _recover_after_a_report(client: redis.Redis) -> None:
     join(client)
     start(client, 'a')
     with full(client):
-        assert transitions.report_death(client, WORKER, culprit='x', verdict='suspect', cause='SIGKILL') is True
+        assert membership.report_death(client, WORKER, culprit='x', verdict='suspect', cause='SIGKILL') is True
         assert recover(client, worker='') == [('a', 'queued')]
 
 
@@ -178,7 +178,7 @@ def test_a_worker_keeps_its_lease(connection: redis.Redis) -> None:
         assert recover(connection) == []
         assert extend(connection) is True
         assert join(connection, 'another') == 'ok'
-        transitions.depart(connection, 'another', 'token', [QUEUE])
+        membership.depart(connection, 'another', 'token', [QUEUE])
 
 
 @pytest.mark.parametrize('how', ['enqueue', 'schedule', 'pipeline'])

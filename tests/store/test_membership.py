@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from greenq.store import keys, transitions
+from greenq.store import keys, membership, transitions
 from tests.store.situations import (
     LIFETIME,
     QUEUE,
@@ -212,7 +212,7 @@ def test_a_damaged_job_does_not_keep_the_others_from_being_kept(connection: redi
 
 
 def depart(client: redis.Redis, token: str = 'token') -> int:
-    return transitions.depart(client, WORKER, token, [QUEUE])
+    return membership.depart(client, WORKER, token, [QUEUE])
 
 
 def test_departing_leaves_rqs_record_for_a_minute(connection: redis.Redis) -> None:
@@ -254,7 +254,7 @@ def test_a_superseded_worker_does_not_end_its_successor(connection: redis.Redis)
 
 
 def beat_idle(client: redis.Redis, token: str = 'token', *, look: bool = True) -> tuple[str, int]:
-    return transitions.beat_idle(client, WORKER, token, lease_ms=15_000, look=look)
+    return membership.beat_idle(client, WORKER, token, lease_ms=15_000, look=look)
 
 
 def test_an_idle_beat_extends_the_lease_and_nothing_else(connection: redis.Redis) -> None:

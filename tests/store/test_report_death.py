@@ -11,8 +11,9 @@ import redis
 
 from greenq.defaults import MAX_INNOCENT_INTERRUPTIONS, MAX_INTERRUPTIONS
 from greenq.results import decode_exc_string
-from greenq.store import keys, transitions
-from greenq.store.transitions import Claimed, Recovered
+from greenq.store import keys, membership, transitions
+from greenq.store.membership import Recovered
+from greenq.store.transitions import Claimed
 from tests.store.situations import (
     QUEUE,
     WORKER,
@@ -37,7 +38,7 @@ KILLED = 'its worker was killed by SIGSEGV'
 def die(client: redis.Redis, culprit: Claimed | None = None, verdict: str = 'suspect', worker: str = WORKER) -> bool:
     """A supervisor reports a death."""
     execution_id = culprit.execution_id if culprit else ''
-    return transitions.report_death(client, worker, culprit=execution_id, verdict=verdict, cause=KILLED)
+    return membership.report_death(client, worker, culprit=execution_id, verdict=verdict, cause=KILLED)
 
 
 def notes(client: redis.Redis, job_id: str) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def test_a_report_may_be_repeated(connection: redis.Redis) -> None:
 def test_a_report_on_a_worker_that_nobody_knows_changes_nothing(connection: redis.Redis) -> None:
     assert die(connection) is False
     join(connection)
-    transitions.depart(connection, WORKER, 'token', [QUEUE])
+    membership.depart(connection, WORKER, 'token', [QUEUE])
     before = snapshot(connection)
     assert die(connection) is False
     assert snapshot(connection) == before
@@ -93,7 +94,7 @@ def test_a_worker_of_which_only_half_is_left(connection: redis.Redis, lost: str)
 def test_a_cause_is_cut_short(connection: redis.Redis) -> None:
     join(connection)
     start(connection, 'a')
-    transitions.report_death(connection, WORKER, cause='x' * 5000)
+    membership.report_death(connection, WORKER, cause='x' * 5000)
     recover(connection)
     assert len(notes(connection, 'a')[0]['cause']) == 300
 
@@ -169,7 +170,7 @@ def test_innocence_neither_adds_to_guilt_nor_wipes_it_out(connection: redis.Redi
 
 
 def overdue(client: redis.Redis, *, worker: str = 'rescuer') -> list[Recovered]:
-    return [item for item in transitions.recover_lost(client, worker) if item.status == 'adopted']
+    return [item for item in membership.recover_lost(client, worker) if item.status == 'adopted']
 
 
 def test_what_was_overdue_is_adopted_by_the_next_worker(connection: redis.Redis) -> None:

@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError
 from greenq import Callback, Queue, Retry
 from greenq.defaults import IDLE_BEAT_SECONDS, LEASE_SECONDS, REAP_SECONDS
 from greenq.job import Job, JobStatus
-from greenq.store import keys, transitions
-from greenq.store.transitions import Recovered
+from greenq.store import keys, membership, transitions
+from greenq.store.membership import Recovered
 from greenq.worker import SimpleWorker
 from greenq.worker.maintenance import Maintenance, recover_lost
 from tests.helpers import wait_until
@@ -34,7 +34,7 @@ def _hold(connection: redis.Redis, count: int, on_lost: str = 'requeue') -> list
     """Has a worker hold so many jobs, and then end its lease."""
     queue = Queue(connection=connection)
     held = [queue.enqueue(jobs.nothing) for _ in range(count)]
-    transitions.join(
+    membership.join(
         connection, 'dead', 't', ['default'], {'birth': '', 'queues': 'default'}, lease_ms=15_000, worker_ttl=420,
         on_lost=on_lost,
     )  # fmt: skip
@@ -171,7 +171,7 @@ def test_the_third_interruption_in_a_row_is_poison(runners: Runners, connection:
     job = queue.enqueue(jobs.nothing, on_failure=Callback(jobs.on_failure), retry=Retry(max=5))
     for number in range(3):
         assert job.get_status() == JobStatus.QUEUED
-        transitions.join(
+        membership.join(
             connection, f'dead {number}', 't', ['default'], {'birth': ''}, lease_ms=1, worker_ttl=420
         )  # fmt: skip
         transitions.claim(connection, f'dead {number}', ['default'], [f'{number:032x}'], lifetime=180)
@@ -191,7 +191,7 @@ CRASHED = 'its worker was killed by SIGSEGV'
 
 def _die(connection: redis.Redis, verdict: str, culprit: int = 0) -> None:
     """A supervisor does what it does for a dead child; `culprit` is the number of an execution that `_hold` made."""
-    transitions.report_death(connection, 'dead', culprit=f'{culprit:032x}', verdict=verdict, cause=CRASHED)
+    membership.report_death(connection, 'dead', culprit=f'{culprit:032x}', verdict=verdict, cause=CRASHED)
     recover_lost(connection, '', lost_worker='dead')
 
 
@@ -262,7 +262,7 @@ def test_an_adopted_job_is_failed_whatever_is_wrong_with_it(runners: Runners, co
 
 def test_a_successor_of_the_same_name_goes_by_the_report(runners: Runners, connection: Any) -> None:
     overdue, innocent = _hold(connection, 2)
-    transitions.report_death(connection, 'dead', culprit=f'{0:032x}', verdict='overdue', cause=CRASHED)
+    membership.report_death(connection, 'dead', culprit=f'{0:032x}', verdict='overdue', cause=CRASHED)
     runners('gevent').run(name='dead')
     assert overdue.get_status() == JobStatus.FAILED and innocent.get_status() == JobStatus.FINISHED
 
