@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import Any
 
 from redis.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from greenq.store import keys
@@ -50,7 +49,8 @@ class Script:
         def again() -> Any:
             return self(client, key_names, args)
 
-        if not is_plain(client):
+        # Meanwhile the caller may need a connection of the same pool.
+        if not is_plain(client) or client.connection_pool.max_connections < 2:
             return partial(_same, again())
         pool = client.connection_pool
         connection = pool.get_connection()
@@ -59,7 +59,7 @@ class Script:
         except BaseException as error:
             connection.disconnect()
             pool.release(connection)
-            if not isinstance(error, RedisConnectionError):
+            if not _is_tried_again(connection, error):
                 raise
             return again
 
@@ -68,9 +68,8 @@ class Script:
                 return connection.read_response()
             except NoScriptError:
                 return self._load_and_run(client, key_names, args)
-            except RedisError:
-                # Also after a refusal, such as READONLY, which a client may have been told to try again.
-                if not getattr(connection.retry, '_retries', 1):
+            except RedisError as error:
+                if not _is_tried_again(connection, error):
                     raise
                 return again()
             finally:
@@ -90,6 +89,12 @@ class Script:
         if pipeline.command_stack:
             first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])
         return result
+
+
+def _is_tried_again(connection: Any, error: BaseException) -> bool:
+    """Whether redis-py, as the client was set up, would make a command again after this error."""
+    retry = connection.retry
+    return bool(retry._retries) and isinstance(error, retry._supported_errors)
 
 
 def _same(value: Any) -> Any:

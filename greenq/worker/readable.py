@@ -32,10 +32,6 @@ class Readable:
                 watcher.stop()
         return self._ready
 
-    def close(self) -> None:
-        """Watches nothing more."""
-        self._watch(())
-
     def _note(self, item: Any) -> None:
         self._watchers[item].stop()
         self._ready.append(item)

@@ -87,6 +87,23 @@ def test_a_client_that_never_tries_again_is_told_and_sends_once(connection: redi
     assert Queue(connection=connection).count == 1, 'only its reply was lost'
 
 
+def test_a_refusal_is_raised_also_by_a_client_that_tries_again(connection: redis.Redis, proxy: Proxy) -> None:
+    """Its first try must leave nothing that a second one would take for success."""
+    _load_scripts(Queue('other', connection=connection))
+    connection.set(Queue.redis_queue_namespace_prefix + 'broken', 'no list')
+    known = connection.dbsize()
+    with _retrying(proxy) as client:
+        queue = Queue('broken', connection=client)
+        for _ in range(2):
+            with pytest.raises(redis.ResponseError, match='WRONGTYPE'):
+                queue.enqueue(jobs.add, 1, 2)
+            with pytest.raises(redis.ResponseError, match='WRONGTYPE'):
+                queue.enqueue_many(Queue.prepare_data(jobs.add, (1, 2)) for _ in range(600))
+            with pytest.raises(redis.ResponseError, match='WRONGTYPE'):
+                queue.enqueue(jobs.add, 1, 2, job_id='mine', unique=True)
+    assert connection.dbsize() == known
+
+
 def test_many_jobs_are_enqueued_once(connection: redis.Redis, proxy: Proxy) -> None:
     with _retrying(proxy) as client:
         queue = Queue(connection=client)

@@ -95,6 +95,13 @@ def test_an_iterator_is_streamed(queue: Queue) -> None:
     assert queue.job_ids == [job.id for job in jobs] == [str(number) for number in range(2500)]
 
 
+def test_an_iterator_may_use_the_only_connection_of_its_client(server_url: str, connection: redis.Redis) -> None:
+    with redis.Redis.from_url(server_url, max_connections=1) as client:
+        queue = Queue(connection=client)
+        queue.enqueue_many(prepare(greet, (str(client.ping()),)) for _ in range(1100))
+    assert Queue(connection=connection).count == 1100
+
+
 def test_what_was_streamed_before_a_bad_job_stays(queue: Queue) -> None:
     def broken() -> Iterator[EnqueueData]:
         yield from (prepare(greet, job_id=str(number)) for number in range(1700))

@@ -15,10 +15,8 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def readable() -> Iterator[Readable]:
-    readable = Readable()
-    yield readable
-    readable.close()
+def readable() -> Readable:
+    return Readable()
 
 
 @pytest.fixture

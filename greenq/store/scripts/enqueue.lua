@@ -26,8 +26,6 @@ local function store(key, ttl, first, last)
   if ttl then redis.call('EXPIRE', key, ttl) end
 end
 
-redis.call('SADD', KEYS[1], KEYS[2])
-
 -- Nearly all batches are of jobs that wait for nothing, under ids that nobody knows: one look at all of them, one push.
 -- Returns nil, with nothing written, for any other.
 local function store_new_jobs()
@@ -43,14 +41,18 @@ local function store_new_jobs()
     at = at + 5 + tonumber(ARGV[at + 4])
   end
   if not push or #places == 0 or redis.call('EXISTS', unpack(looked_at)) > 0 then return nil end
+  -- Pushed first: if the queue's key is no list, that fails before anything is written which a repeat would take for done.
   local replies, last_ones = {}, {}
   for i, place in ipairs(places) do
     local id = ARGV[place]
-    store(looked_at[2 * i - 1], tonumber(ARGV[place + 2]), place + 5, place + 4 + tonumber(ARGV[place + 4]))
     if ARGV[place + 1] == '1' then redis.call('LPUSH', KEYS[2], id) else last_ones[#last_ones + 1] = id end
     replies[i] = 'queued'
   end
   if #last_ones > 0 then redis.call('RPUSH', KEYS[2], unpack(last_ones)) end
+  redis.call('SADD', KEYS[1], KEYS[2])
+  for i, place in ipairs(places) do
+    store(looked_at[2 * i - 1], tonumber(ARGV[place + 2]), place + 5, place + 4 + tonumber(ARGV[place + 4]))
+  end
   return replies
 end
 
@@ -62,6 +64,9 @@ if stored then return stored end
 --- @include rate
 
 local iso, now = ARGV[2], clock()
+-- For the same reason: a look at one element, which fails if it is no list, and which producers have the right to.
+redis.call('LPOS', KEYS[2], '', 'MAXLEN', 1)
+redis.call('SADD', KEYS[1], KEYS[2])
 
 local function met(options)
   for _, dependency in ipairs(options.dependencies or {}) do
