@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from typing import Any
 
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from greenq.connections import worker_connection
 from greenq.store import held as module
@@ -46,6 +50,44 @@ def test_after_a_lost_connection_one_command_fails_and_the_next_works(client: An
         client.execute_command('INCR', 'rq:count')
     assert client.execute_command('INCR', 'rq:count') == 1, 'it was not sent twice'
     assert client.execute_command('CLIENT', 'ID') != first
+
+
+def test_a_reply_that_came_too_late_is_not_taken_for_the_next_one(connection: redis.Redis) -> None:
+    client = held(worker_connection(connection, max_connections=1, socket_timeout=0.1, blocking=True))
+    with pytest.raises(RedisTimeoutError):
+        client.execute_command('BLPOP', 'rq:nothing', 0.3)
+    time.sleep(0.4)
+    assert client.execute_command('ECHO', 'mine') == b'mine'
+
+
+KILLED = """
+from gevent import monkey; monkey.patch_all()
+import random, sys, gevent, redis
+from greenq.connections import worker_connection
+from greenq.store.held import held
+
+model = redis.Redis.from_url(sys.argv[1])
+client = held(worker_connection(model, max_connections=1, blocking=True))
+chance = random.Random(int(sys.argv[2]))
+
+def work():
+    while True:
+        client.execute_command('ECHO', 'killed' * 1000)
+
+for number in range(200):
+    victim = gevent.spawn(work)
+    gevent.sleep(chance.random() * 0.003)
+    victim.kill()
+    assert client.execute_command('ECHO', number) == b'%d' % number
+print('ok')
+"""
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_greenlet_killed_at_any_point_of_a_command_leaves_nothing_to_the_next(server_url: str, seed: int) -> None:
+    command = [sys.executable, '-c', KILLED, server_url, str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == 'ok\n', done.stderr
 
 
 def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced_unnoticed(
