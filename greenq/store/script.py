@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from greenq.store import keys
 from greenq.store.held import is_plain
+from greenq.store.spinning import Spin
 
 _INCLUDE = re.compile(r'^--- @include (\w+)$', re.MULTILINE)
 _KEY_FUNCTION = re.compile(r'^local function (\w+)\(')
@@ -42,9 +43,10 @@ class Script:
     def _load_and_run(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
         return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
 
-    def ahead(self, client: Any, key_names: list[str], args: list[Any]) -> Callable[[], Any]:
+    def ahead(self, client: Any, key_names: list[str], args: list[Any], spin: Spin | None = None) -> Callable[[], Any]:
         """Has the script run while the caller goes on; what is returned waits for its reply and must be called. The
-        script must be one that may be repeated: after trouble the call is made again, by the client's own rules."""
+        script must be one that may be repeated: after trouble the call is made again, by the client's own rules.
+        `spin` is for a caller that does not go on, and then looks out for the reply."""
 
         def again() -> Any:
             return self(client, key_names, args)
@@ -65,6 +67,8 @@ class Script:
 
         def reply() -> Any:
             try:
+                if spin is not None:
+                    spin.wait(connection)
                 return connection.read_response()
             except NoScriptError:
                 return self._load_and_run(client, key_names, args)

@@ -16,12 +16,25 @@ from redis.client import Pipeline
 from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS, MAX_INNOCENT_INTERRUPTIONS, MAX_INTERRUPTIONS
 from greenq.store import keys
 from greenq.store.script import script
+from greenq.store.spinning import Spin
 from greenq.utils import as_text, now, utcformat
 
 #: What a hash field may hold.
 Value = str | bytes | int | float
 
+#: The fields of a new job that nearly always are, in this order; the script knows them, so that they need not be sent.
+_USUALLY_EMPTY = [
+    'started_at',
+    'ended_at',
+    'last_heartbeat',
+    'worker_name',
+    'group_id',
+    'success_callback_name',
+    'failure_callback_name',
+    'stopped_callback_name',
+]
 _EMPTY_CHUNK = 1000
+_spin = Spin()
 LEASE_MS = LEASE_SECONDS * 1000
 LONGEST_CAUSE = 300
 
@@ -146,10 +159,21 @@ def enqueue(
     `push=False` leaves the job out of the list, for a queue that runs its jobs in place. Repeating the very same
     call, as redis-py does after a lost reply, changes nothing.
     """
-    args = _enqueue_arguments(queue, list(submissions), push, token or new_token())
+    submissions = list(submissions)
+    args = _enqueue_arguments(queue, submissions, push, token or new_token())
     # Waited for at once: redis-py's own way to a reply takes longer.
-    reply = script('enqueue').ahead(client, [keys.queues(), keys.queue(queue)], args)()
+    reply = script('enqueue').ahead(client, _enqueue_keys(queue, submissions), args, _spin)()
+    if isinstance(reply, bytes | str):
+        return [as_text(reply)]
     return [] if isinstance(client, Pipeline) else texts(reply)
+
+
+def _enqueue_keys(queue: str, submissions: Sequence[Submission]) -> list[str]:
+    names = [keys.queues(), keys.queue(queue)]
+    if len(submissions) == 1:
+        job_id = submissions[0].id
+        names += (keys.job(job_id), keys.tombstone(job_id))
+    return names
 
 
 def enqueue_ahead(client: Any, queue: str, submissions: Sequence[Submission]) -> Callable[[], list[str]]:
@@ -161,7 +185,8 @@ def enqueue_ahead(client: Any, queue: str, submissions: Sequence[Submission]) ->
 
 def _enqueue_arguments(queue: str, submissions: Sequence[Submission], push: bool, token: str) -> list[Any]:
     empty, shared = _common_fields(submissions)
-    args: list[Any] = [queue, iso_now(), token, '1' if push else '0', ' '.join(empty), 2 * len(shared), *flat(shared)]
+    names = '*' if empty == _USUALLY_EMPTY else ' '.join(empty)
+    args: list[Any] = [queue, iso_now(), token, '1' if push else '0', names, 2 * len(shared), *flat(shared)]
     known = {*empty, *shared}
     for item in submissions:
         own = [part for field, value in item.fields.items() if field not in known for part in (field, value)]
