@@ -77,13 +77,13 @@ class BulkEnqueue:
         self._group_id = group_id
         self._is_stream = not isinstance(datas, Collection)
         self._datas = datas
-        self._data_of: dict[str, EnqueueData] = {}
+        self._options_of: dict[str, JobOptions] = {}
         self._independent: list[Job] = []
         self._dependent: list[Job] = []
 
     def _built(self, data: EnqueueData) -> Job:
         options = data.options(self._group_id)
-        job = self._queue.create_job(data.func, data.args, data.kwargs, **options.job_arguments())
+        job = self._queue._created(options, data.func, data.args, data.kwargs)
         self._queue._check(job, self._pipeline, options.unique)
         if options.unique and self._pipeline is not None:
             raise ValueError(f'unique=True cannot be used with a pipeline, as for {job.id!r}: leave the pipeline out')
@@ -91,9 +91,9 @@ class BulkEnqueue:
         _ = job.data
         if job.meta:
             job._serialize_meta()
-        if job.id in self._data_of:
+        if job.id in self._options_of:
             raise ValueError(f'Job ID {job.id!r} appears more than once in enqueue_many(): give each job its own')
-        self._data_of[job.id] = data
+        self._options_of[job.id] = options
         return job
 
     def submit(self) -> list[Job]:
@@ -102,7 +102,7 @@ class BulkEnqueue:
         if refused:
             raise DuplicateJobError(
                 f'Jobs with these IDs already exist: {", ".join(refused)}; '
-                f'the other {len(self._data_of) - len(refused)} were enqueued'
+                f'the other {len(self._options_of) - len(refused)} were enqueued'
             )
         unmet = [job for job in self._dependent if job._status is JobStatus.DEFERRED]
         met = [job for job in self._dependent if job._status is not JobStatus.DEFERRED]
@@ -159,7 +159,7 @@ class BulkEnqueue:
             in_transaction(pipeline)
             self._join_group(jobs, pipeline)
             transitions.enqueue(pipeline, queue.name, submissions)
-            statuses = expected_statuses(queue.connection, submissions, self._data_of.keys())
+            statuses = expected_statuses(queue.connection, submissions, self._options_of.keys())
         else:
             with queue.connection.pipeline() as own:
                 self._join_group(jobs, own)
@@ -171,10 +171,10 @@ class BulkEnqueue:
         moment = now()
         submissions = []
         for job in jobs:
-            data = self._data_of[job.id]
+            options = self._options_of[job.id]
             self._queue._adopt(job)
             job.enqueued_at = moment
-            submissions.append(job.to_submission(at_front=job._goes_first(data.at_front), unique=data.unique))
+            submissions.append(job.to_submission(at_front=job._goes_first(options.at_front), unique=options.unique))
         return submissions
 
     def _note_statuses(self, jobs: Sequence[Job], statuses: Sequence[str]) -> list[str]:
@@ -192,7 +192,7 @@ class BulkEnqueue:
         refused = []
         for job in jobs:
             try:
-                self._queue._submit(job, None, at_front=False, unique=self._data_of[job.id].unique)
+                self._queue._submit(job, None, at_front=False, unique=self._options_of[job.id].unique)
             except DuplicateJobError:
                 refused.append(job.id)
         return refused

@@ -240,7 +240,15 @@ FIELDS: tuple[Field, ...] = (
     _if_true('_dependency_ids', _IDS, name='dependency_ids', default=list, older='dependency_id'),
 )
 
-_WRITTEN = {field.attribute: (field.name, field.codec.encode, field.written is Written.IF_SET) for field in FIELDS}
+#: By attribute: the field's name, its encoding (None for values that are stored as they are), whether 0 and '' are too.
+_WRITTEN = {
+    field.attribute: (
+        field.name,
+        None if field.codec.encode is _same else field.codec.encode,
+        field.written is Written.IF_SET,
+    )
+    for field in FIELDS
+}
 _DEFAULTED = tuple(field for field in FIELDS if field.always and field.default())
 _EMPTY = {field.name: '' for field in FIELDS if field.always and field not in _DEFAULTED}
 
@@ -249,10 +257,10 @@ def of_new_job(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The hash of a job that was not read from one, from those of its attributes that were set."""
     fields: dict[str, Any] = dict(_EMPTY)
     for attribute, value in attributes.items():
-        if value is not None and attribute in _WRITTEN:
-            name, encode, even_if_false = _WRITTEN[attribute]
+        if value is not None and (written := _WRITTEN.get(attribute)):
+            name, encode, even_if_false = written
             if value or even_if_false:
-                fields[name] = encode(value)
+                fields[name] = value if encode is None else encode(value)
     for defaulted in _DEFAULTED:
         if defaulted.name not in fields:
             defaulted.write(fields, defaulted.default())

@@ -162,18 +162,15 @@ def enqueue(
     submissions = list(submissions)
     args = _enqueue_arguments(queue, submissions, push, token or new_token())
     # Waited for at once: redis-py's own way to a reply takes longer.
-    reply = script('enqueue').ahead(client, _enqueue_keys(queue, submissions), args, _spin)()
+    is_queued = isinstance(client, Pipeline)
+    key_names = [keys.queues(), keys.queue(queue)]
+    if len(submissions) == 1 and not is_queued:
+        job_id = submissions[0].id
+        key_names += (keys.job(job_id), keys.tombstone(job_id))
+    reply = script('enqueue').ahead(client, key_names, args, _spin)()
     if isinstance(reply, bytes | str):
         return [as_text(reply)]
-    return [] if isinstance(client, Pipeline) else texts(reply)
-
-
-def _enqueue_keys(queue: str, submissions: Sequence[Submission]) -> list[str]:
-    names = [keys.queues(), keys.queue(queue)]
-    if len(submissions) == 1:
-        job_id = submissions[0].id
-        names += (keys.job(job_id), keys.tombstone(job_id))
-    return names
+    return [] if is_queued else texts(reply)
 
 
 def enqueue_ahead(client: Any, queue: str, submissions: Sequence[Submission]) -> Callable[[], list[str]]:

@@ -302,3 +302,9 @@ def test_a_refusal_ends_the_call_and_leaves_no_connection_in_use(queue: Queue) -
 def _settings(queue: Queue) -> dict[str, Any]:
     pool: Any = queue.connection.connection_pool
     return {'connection_class': pool.connection_class, 'path': pool.connection_kwargs['path']}
+
+
+def test_a_group_of_one(queue: Queue, connection: redis.Redis) -> None:
+    (job,) = queue.enqueue_many([Queue.prepare_data(print)], group_id='alone')
+    assert job.get_status(refresh=False) == job.get_status() == JobStatus.QUEUED
+    assert queue.job_ids == [job.id]

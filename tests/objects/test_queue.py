@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -289,6 +290,32 @@ class TestEnqueue:
         job = Traced(connection=connection).enqueue(greet, job_id='a')
         assert Job.fetch(job.id, connection=connection).meta == {'traced': True}
         assert calls == [{'job_id': 'a'}]
+
+    @pytest.mark.parametrize('name', ['enqueue_call', 'create_job', 'enqueue_job'])
+    @pytest.mark.parametrize('place', ['class', 'queue', 'subclass'])
+    def test_a_step_that_somebody_replaced_is_taken(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+    ) -> None:
+        own = getattr(Queue, name)
+        seen: list[dict[str, Any]] = []
+
+        def traced(self: Queue, *args: Any, **kwargs: Any) -> Any:
+            seen.append(kwargs)
+            return own(self, *args, **kwargs)
+
+        if place == 'class':
+            monkeypatch.setattr(Queue, name, traced)
+        elif place == 'queue':
+            monkeypatch.setattr(queue, name, partial(traced, queue))
+        else:
+            queue = type('Traced', (Queue,), {name: traced})(queue.name, connection=queue.connection)
+        assert queue.enqueue(greet, 'Ann', result_ttl=7).result_ttl == 7
+        assert queue.enqueue_call(greet, ('Ann',)).args == ('Ann',)
+        assert len(seen) == 2
+        if name == 'create_job':
+            assert seen[0] == {'result_ttl': 7}
+            queue.enqueue_many([Queue.prepare_data(greet, ('Bob',), result_ttl=8)])
+            assert seen[2:] == [{'result_ttl': 8}]
 
 
 class TestUnique:
