@@ -11,8 +11,9 @@ import psutil
 import pytest
 import redis
 
-from greenq import embedded
+from greenq import Queue, SimpleWorker, embedded
 from greenq.exceptions import EmbeddedServerError
+from greenq.store import keys
 from tests.embedded.conftest import User, is_running
 from tests.helpers import wait_until
 
@@ -108,6 +109,15 @@ def test_persistence_is_append_only_with_a_sync_each_second(home: Path) -> None:
     with embedded.start(home) as server, server.connection() as client:
         assert client.config_get('append*')['appendonly'] == 'yes'
         assert client.config_get('appendfsync') == {'appendfsync': 'everysec'}
+
+
+def test_a_result_takes_no_more_memory_than_it_needs(home: Path) -> None:
+    with embedded.start(home) as server, server.connection() as client:
+        queue = Queue(connection=client)
+        job = queue.enqueue(len, 'abc')
+        SimpleWorker([queue], connection=client).work(burst=True)
+        assert job.latest_result().return_value == 3
+        assert client.memory_usage(keys.results(job.id)) < 1200, 'by default a server reserves 4 KiB for each'
 
 
 def test_no_tcp_port_is_open(home: Path) -> None:
