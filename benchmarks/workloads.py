@@ -37,7 +37,7 @@ class Scale(NamedTuple):
     #: How long (s) an idle worker is watched; peers half as long.
     idle_seconds: float = 24.0
     #: Jobs timed at each length of the queue.
-    backlog_jobs: int = 20_000
+    backlog_jobs: int = 60_000
     backlogs: Sequence[str] = ('1k', '100k', '1m')
 
 
@@ -206,8 +206,8 @@ def processes(installed: Installed, server: Server, scale: Scale) -> Iterator[Fi
     """One process, then two with as many slots each."""
     for count in (1, 2):
         with Session(installed, server, PROCESS_SLOTS, processes=count) as session:
-            noops = int(installed.contender.pace * scale.seconds / 2) * count
-            naps_count = int(PROCESS_SLOTS / NAP_SECONDS * scale.seconds / 1.5) * count
+            noops = int(installed.contender.pace * scale.seconds) * count
+            naps_count = int(PROCESS_SLOTS / NAP_SECONDS * scale.seconds) * count
             yield {f'processes_{count}.noops_per_second': noops / session.drain('noop', noops).seconds}
             drain = session.drain('nap', naps_count, (NAP_SECONDS,))
             yield {f'processes_{count}.naps_per_second': naps_count / drain.seconds}
