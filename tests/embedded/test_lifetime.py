@@ -116,7 +116,7 @@ def test_a_result_takes_no_more_memory_than_it_needs(home: Path) -> None:
         queue = Queue(connection=client)
         job = queue.enqueue(len, 'abc')
         SimpleWorker([queue], connection=client).work(burst=True)
-        assert job.latest_result().return_value == 3
+        assert job.return_value() == 3
         assert client.memory_usage(keys.results(job.id)) < 1200, 'by default a server reserves 4 KiB for each'
 
 
