@@ -43,10 +43,31 @@ class Script:
     def _load_and_run(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
         return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
 
-    def ahead(self, client: Any, key_names: list[str], args: list[Any], spin: Spin | None = None) -> Callable[[], Any]:
-        """Has the script run while the caller goes on; what is returned waits for its reply and must be called. The
-        script must be one that may be repeated: after trouble the call is made again, by the client's own rules.
-        `spin` is for a caller that does not go on, and then looks out for the reply."""
+    def at_once(self, client: Any, key_names: list[str], args: list[Any], spin: Spin) -> Any:
+        """The script's reply, with less ado than redis-py makes; `spin` looks out for it. The script must be one that
+        may be repeated: after trouble the call is made again, by the client's own rules."""
+        if not is_plain(client):
+            return self(client, key_names, args)
+        pool = client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+            spin.wait(connection)
+            return connection.read_response()
+        except RedisError as error:
+            if not isinstance(error, NoScriptError) and not _is_tried_again(connection, error):
+                raise
+        except BaseException:
+            # Cut off, by a deadline perhaps: the reply is still to come, and must not be the next command's.
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+        return self(client, key_names, args)
+
+    def ahead(self, client: Any, key_names: list[str], args: list[Any]) -> Callable[[], Any]:
+        """Has the script run while the caller goes on; what is returned waits for its reply and must be called.
+        Otherwise as `at_once`."""
 
         def again() -> Any:
             return self(client, key_names, args)
@@ -67,8 +88,6 @@ class Script:
 
         def reply() -> Any:
             try:
-                if spin is not None:
-                    spin.wait(connection)
                 return connection.read_response()
             except NoScriptError:
                 return self._load_and_run(client, key_names, args)
@@ -76,6 +95,9 @@ class Script:
                 if not _is_tried_again(connection, error):
                     raise
                 return again()
+            except BaseException:
+                connection.disconnect()
+                raise
             finally:
                 pool.release(connection)
 

@@ -161,13 +161,12 @@ def enqueue(
     """
     submissions = list(submissions)
     args = _enqueue_arguments(queue, submissions, push, token or new_token())
-    # Waited for at once: redis-py's own way to a reply takes longer.
     is_queued = isinstance(client, Pipeline)
     key_names = [keys.queues(), keys.queue(queue)]
     if len(submissions) == 1 and not is_queued:
         job_id = submissions[0].id
         key_names += (keys.job(job_id), keys.tombstone(job_id))
-    reply = script('enqueue').ahead(client, key_names, args, _spin)()
+    reply = script('enqueue').at_once(client, key_names, args, _spin)
     if isinstance(reply, bytes | str):
         return [as_text(reply)]
     return [] if is_queued else texts(reply)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -118,6 +120,37 @@ def test_a_lost_connection_is_the_commands_error(spin: Spin, looks: Looks, conne
     with pytest.raises(RedisConnectionError):
         spin.wait(looks)
         own.read_response()
+
+
+class Cut(Exception):
+    """As a deadline would raise it, at any point."""
+
+
+def test_an_enqueue_cut_off_at_a_random_point_leaves_a_connection_in_order(server_url: str) -> None:
+    def cut(signum: int, frame: Any) -> None:
+        # Hiredis 3.5 crashes the process if it is cut off while it packs a number.
+        if frame.f_code.co_name != 'pack':
+            raise Cut
+
+    client = redis.Redis.from_url(server_url)
+    queue = Queue('cut', connection=client)
+    queue.enqueue(print)
+    earlier = signal.signal(signal.SIGALRM, cut)
+    cuts = 0
+    try:
+        for number in range(1500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(50e-6, 400e-6))
+                queue.enqueue(print, number)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Cut:
+                cuts += 1
+            assert client.echo(str(number)) == str(number).encode()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+        client.close()
+    assert cuts > 20
 
 
 def test_threads_that_enqueue_through_one_client(connection: redis.Redis) -> None:
