@@ -8,6 +8,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+#: A signal that comes where it must not strike comes again after this long (s).
+_SPARED_SECONDS = 0.001
+
 
 class BaseTimeoutException(Exception):
     """The common base of everything a deadline raises."""
@@ -73,6 +76,9 @@ class UnixSignalDeathPenalty(BaseDeathPenalty):
         self._started_at = time.monotonic()
 
     def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:
+        if is_packing(frame):
+            signal.setitimer(signal.ITIMER_REAL, _SPARED_SECONDS)
+            return
         raise self._exception(self.message)
 
     def cancel_death_penalty(self) -> None:
@@ -86,6 +92,14 @@ class UnixSignalDeathPenalty(BaseDeathPenalty):
             left = self._previous_seconds - (time.monotonic() - self._started_at)
             # Zero would disarm a timer that is overdue.
             signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+
+
+def is_packing(frame: FrameType | None) -> bool:
+    """Whether redis-py is about to send a command. Hiredis (3.5) crashes the process if an exception is raised while
+    it packs a number, so that a deadline has to strike a moment later."""
+    if frame is None or frame.f_code.co_name != 'pack':
+        return False
+    return bool(frame.f_globals.get('__name__') == 'redis.connection')
 
 
 class TimerDeathPenalty(BaseDeathPenalty):

@@ -21,6 +21,7 @@ from greenlet import getcurrent, greenlet
 
 from greenq.defaults import DEADLINE_GRACE_SECONDS
 from greenq.pulse import Pulse
+from greenq.timeouts import is_packing
 from greenq.worker.deadlines import REMIND_SECONDS, TICK_SECONDS, GeventDeathPenalty, Overdue
 
 #: The alarm comes so long (s) after the last sign of life, and then at every tick that is missed.
@@ -206,7 +207,7 @@ class HubWatch:
         target, found = self._find(current)
         sighting = self._sight(current, found)
         sighting.stack = _stack(frame)
-        if _package(frames[0]) in _DELICATE and sighting.spared_count < PATIENCE:
+        if _package(frames[0]) in _DELICATE and (sighting.spared_count < PATIENCE or is_packing(frame)):
             sighting.spared_count += 1
             return
         block = GeventDeathPenalty.overdue_block(target)

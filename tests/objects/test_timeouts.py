@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import FrameType
@@ -18,6 +20,7 @@ from greenq.timeouts import (
     UnixSignalDeathPenalty,
     get_default_death_penalty_class,
 )
+from tests.helpers import ROOT
 
 PENALTIES = [UnixSignalDeathPenalty, TimerDeathPenalty]
 
@@ -136,3 +139,26 @@ def test_a_penalty_must_say_how() -> None:
 
 def test_unix_gets_signals_by_default() -> None:
     assert get_default_death_penalty_class() is UnixSignalDeathPenalty
+
+
+PACKING = """
+import random
+from redis.connection import HiredisRespSerializer
+from greenq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+
+serializer, strikes = HiredisRespSerializer(), 0
+for _ in range(500):
+    try:
+        with UnixSignalDeathPenalty(random.uniform(100e-6, 1e-3)):
+            while True:
+                serializer.pack('RPUSH', 'rq:numbers', *range(50))
+    except JobTimeoutException:
+        strikes += 1
+print(strikes)
+"""
+
+
+def test_a_job_that_sends_numbers_to_redis_survives_its_deadline() -> None:
+    """Hiredis crashes the process if it is interrupted while it packs one."""
+    done = subprocess.run([sys.executable, '-c', PACKING], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, '500')

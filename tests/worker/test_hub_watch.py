@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import pytest
 from greenlet import getcurrent, gettrace, greenlet, settrace
+from redis.connection import HiredisRespSerializer
 
 from greenq.pulse import Pulse
 from greenq.timeouts import JobTimeoutException
@@ -397,6 +398,16 @@ def test_delicate_code_is_given_time(watch: HubWatch) -> None:
     with pytest.raises(JobTimeoutException), GeventDeathPenalty(0.1):
         namespace['read'](None)
     assert 0.5 < time.monotonic() - began < 1.2 + SLACK
+
+
+def test_a_job_that_packs_numbers_for_ever(watch: HubWatch) -> None:
+    """Hiredis crashes the process if it is interrupted in the middle of that."""
+    serializer: Any = HiredisRespSerializer()
+    numbers = range(3000)
+    for _ in range(5):
+        with pytest.raises(JobTimeoutException), GeventDeathPenalty(0.05):
+            while True:
+                serializer.pack('RPUSH', 'numbers', *numbers)
 
 
 def test_a_job_that_does_not_put_the_handler_back(watch: HubWatch) -> None:
