@@ -43,19 +43,22 @@ class Script:
     def _load_and_run(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
         return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
 
-    def at_once(self, client: Any, key_names: list[str], args: list[Any], spin: Spin) -> Any:
-        """The script's reply, with less ado than redis-py makes; `spin` looks out for it. The script must be one that
-        may be repeated: after trouble the call is made again, by the client's own rules."""
+    def at_once(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
+        """The script's reply, with less ado than redis-py makes. The script must be one that may be repeated: after
+        trouble the call is made again, by the client's own rules."""
         if not is_plain(client):
             return self(client, key_names, args)
         pool = client.connection_pool
         connection = pool.get_connection()
+        again: Callable[..., Any] = self
         try:
             connection.send_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
-            spin.wait(connection)
+            _spin_of(pool).wait(connection)
             return connection.read_response()
+        except NoScriptError:
+            again = self._load_and_run
         except RedisError as error:
-            if not isinstance(error, NoScriptError) and not _is_tried_again(connection, error):
+            if not _is_tried_again(connection, error):
                 raise
         except BaseException:
             # Cut off, by a deadline perhaps: the reply is still to come, and must not be the next command's.
@@ -63,7 +66,7 @@ class Script:
             raise
         finally:
             pool.release(connection)
-        return self(client, key_names, args)
+        return again(client, key_names, args)
 
     def ahead(self, client: Any, key_names: list[str], args: list[Any]) -> Callable[[], Any]:
         """Has the script run while the caller goes on; what is returned waits for its reply and must be called.
@@ -115,6 +118,14 @@ class Script:
         if pipeline.command_stack:
             first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])
         return result
+
+
+def _spin_of(pool: Any) -> Spin:
+    """What looks out for the replies of a server, each for itself: one may be near and another far."""
+    spin: Spin | None = pool.__dict__.get('_greenq_spin')
+    if spin is None:
+        spin = pool._greenq_spin = Spin()
+    return spin
 
 
 def _is_tried_again(connection: Any, error: BaseException) -> bool:

@@ -16,7 +16,6 @@ from redis.client import Pipeline
 from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS, MAX_INNOCENT_INTERRUPTIONS, MAX_INTERRUPTIONS
 from greenq.store import keys
 from greenq.store.script import script
-from greenq.store.spinning import Spin
 from greenq.utils import as_text, now, utcformat
 
 #: What a hash field may hold.
@@ -34,7 +33,6 @@ _USUALLY_EMPTY = [
     'stopped_callback_name',
 ]
 _EMPTY_CHUNK = 1000
-_spin = Spin()
 LEASE_MS = LEASE_SECONDS * 1000
 LONGEST_CAUSE = 300
 
@@ -166,7 +164,7 @@ def enqueue(
     if len(submissions) == 1 and not is_queued:
         job_id = submissions[0].id
         key_names += (keys.job(job_id), keys.tombstone(job_id))
-    reply = script('enqueue').at_once(client, key_names, args, _spin)
+    reply = script('enqueue').at_once(client, key_names, args)
     if isinstance(reply, bytes | str):
         return [as_text(reply)]
     return [] if is_queued else texts(reply)

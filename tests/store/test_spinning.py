@@ -122,6 +122,15 @@ def test_a_lost_connection_is_the_commands_error(spin: Spin, looks: Looks, conne
         own.read_response()
 
 
+def test_each_server_has_a_spin_of_its_own(connection: redis.Redis, server_url: str) -> None:
+    other = redis.Redis.from_url(server_url)
+    for client in (connection, other, connection):
+        Queue('spun', connection=client).enqueue(print)
+    spins = [client.connection_pool.__dict__['_greenq_spin'] for client in (connection, other)]
+    assert spins[0] is not spins[1]
+    other.close()
+
+
 class Cut(Exception):
     """As a deadline would raise it, at any point."""
 
