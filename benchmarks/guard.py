@@ -39,13 +39,13 @@ class Bound(NamedTuple):
     is_upper: bool = False
 
 
-#: Ratios: about half of what two quiet cores give (0.6, 0.2, 0.96, 0.37, 0.46), since busy ones give less. What a
+#: Ratios: about half of what two quiet cores give (0.6, 0.2, 0.96, 0.5, 0.48), since busy ones give less. What a
 #: worker loses that claims or commits job by job, or a producer that asks twice, is more.
 BOUNDS = {
     'no-op jobs per second': Bound(0.28),
     'no-op jobs per second of CPU': Bound(0.1),
     '50-ms sleeps per second': Bound(0.6),
-    'enqueueing one by one': Bound(0.17),
+    'enqueueing one by one': Bound(0.24),
     'enqueue_many': Bound(0.22),
     # Counts of Redis, of greenq alone: they do not depend on the machine.
     'commands per job': Bound(9, is_upper=True),
