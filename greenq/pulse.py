@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import struct
-import tempfile
 import time
 
 #: Names the descriptor of the page in the environment of a supervised worker.
@@ -38,6 +37,9 @@ class Pulse:
         if hasattr(os, 'memfd_create'):
             descriptor = os.memfd_create('greenq-pulse')
         else:
+            # Not before it is needed, as it brings a megabyte along.
+            import tempfile
+
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         os.ftruncate(descriptor, _SIZE)

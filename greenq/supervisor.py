@@ -13,7 +13,6 @@ import signal
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from uuid import uuid4
 
 from greenq.child_process import stop_signals_blocked
 from greenq.defaults import DEADLINE_GRACE_SECONDS
@@ -89,7 +88,7 @@ class Supervisor:
     replaces_done = False
 
     def __init__(self, num_workers: int, custody: Custody, log: logging.Logger):
-        self.name = uuid4().hex
+        self.name = _random_name()
         self.num_workers = num_workers
         self.log = log
         self.status = self.Status.IDLE
@@ -156,7 +155,7 @@ class Supervisor:
 
     def _new_name(self) -> str:
         """A name that none of the workers has."""
-        return uuid4().hex
+        return _random_name()
 
     def _new_process(self, name: str) -> Process:
         """A process for a worker of this name, not started yet."""
@@ -316,6 +315,10 @@ class Supervisor:
                 os.kill(worker_data.pid, sig)
             except ProcessLookupError:
                 self.log.debug('%s %s: worker %s has ended already', self.title, self.name, worker_data.name)
+
+
+def _random_name() -> str:
+    return os.urandom(16).hex()
 
 
 def ended_how(exitcode: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.config
 import os
 import sys
 import warnings
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from greenq import bootstrap, compat
+from greenq import bootstrap
 from greenq.cli.config import Config, pass_config
 from greenq.cli.errors import CommandError, one_line
 from greenq.cli.supervision import NAME_VARIABLE, is_supervised, supervise
@@ -106,7 +105,7 @@ def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     if not is_supervised() and _is_to_be_supervised(config, plan):
         _supervise(config, plan)
     if plan.rq_alias:
-        compat.install_if_free()
+        _alias_rq()
     worker_class = _load_worker_class(config, plan)
     _check(plan, worker_class, config)
     configure_logging(config.settings.get('DICT_CONFIG'))
@@ -174,6 +173,12 @@ class _Plan:
 _PLANNED = {field.name for field in fields(_Plan)}
 
 
+def _alias_rq() -> None:
+    from greenq import compat
+
+    compat.install_if_free()
+
+
 def _load_worker_class(config: Config, plan: _Plan) -> type[BaseWorker]:
     """The class to run. Does not return, but starts over, where the class needs a process patched from the start."""
     with warnings.catch_warnings(record=True) as caught:
@@ -226,6 +231,8 @@ def _refuse_concurrent_options(plan: _Plan, config: Config) -> None:
 def configure_logging(dict_config: dict[str, Any] | None) -> None:
     if not dict_config:
         return
+    import logging.config
+
     try:
         logging.config.dictConfig(dict_config)
     except (ValueError, TypeError, AttributeError, ImportError) as error:
