@@ -23,19 +23,24 @@ SUPERVISOR_VARIABLE = 'GREENQ_SUPERVISOR'
 
 #: Tells a process to patch. Taken out of the environment again, because its children are not meant.
 PATCH_VARIABLE = 'GREENQ_PATCH'
-#: Tells a process to be a supervisor, because what its worker class needs was found out by importing it.
-_SUPERVISE_VARIABLE = 'GREENQ_SUPERVISE'
+#: Names the worker in a process of its own.
+NAME_VARIABLE = 'GREENQ_WORKER_NAME'
+#: Tells a process to be a supervisor, and of what; who has read the command line gives the order.
+_ORDER_VARIABLE = 'GREENQ_SUPERVISE'
 
 _entered = False
 _patched_first = False
-_is_told_to_supervise = False
 
 
 def main() -> None:
     """Run the `greenq` command with the arguments of this process."""
-    global _entered, _is_told_to_supervise
+    global _entered
     _entered = True
-    _is_told_to_supervise = os.environ.pop(_SUPERVISE_VARIABLE, None) is not None
+    order = os.environ.pop(_ORDER_VARIABLE, None)
+    if order is not None:
+        from greenq.supervision import obey
+
+        obey(order)
     if os.environ.pop(PATCH_VARIABLE, None) or works_itself(sys.argv[1:], os.environ):
         _patch()
 
@@ -109,11 +114,6 @@ def is_patched_first() -> bool:
     return _patched_first
 
 
-def is_told_to_supervise() -> bool:
-    """Whether an earlier program of this process found that its worker needs a supervisor."""
-    return _is_told_to_supervise
-
-
 def own_command() -> list[str]:
     """The command line of this process: its interpreter with its flags, so that `sys.path` stays what it is."""
     return [sys.executable, *(sys.orig_argv[1:] or ['-m', 'greenq', *sys.argv[1:]])]
@@ -124,16 +124,16 @@ def restart_patched() -> NoReturn:
 
     There is no endless loop: the new process patches before it could ask for this.
     """
-    _restart(PATCH_VARIABLE)
+    _restart(PATCH_VARIABLE, '1')
 
 
-def restart_supervising() -> NoReturn:
+def restart_supervising(order: str) -> NoReturn:
     """Replace this process by the same command as a supervisor, which keeps nothing of what was imported here."""
-    _restart(_SUPERVISE_VARIABLE)
+    _restart(_ORDER_VARIABLE, order)
 
 
-def _restart(variable: str) -> NoReturn:
+def _restart(variable: str, value: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     command = own_command()
-    os.execve(command[0], command, {**os.environ, variable: '1'})
+    os.execve(command[0], command, {**os.environ, variable: value})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenq.callbacks import Callback
@@ -206,6 +205,10 @@ class BulkEnqueue:
 
 def _dependencies_first(jobs: list[Job]) -> list[Job]:
     """The same jobs, none before one that it depends on: a job that is not stored yet would count as finished."""
+    if not jobs:
+        return []
+    from graphlib import CycleError, TopologicalSorter
+
     by_id = {job.id: job for job in jobs}
     graph = {job.id: [parent for parent in job._dependency_ids if parent in by_id] for job in jobs}
     try:

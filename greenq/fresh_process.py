@@ -61,7 +61,7 @@ class FreshProcess(ChildProcess):
 
     def start(self) -> None:
         """Starts the interpreter. ConfigurationError if something it needs cannot be handed over."""
-        if self._popen is not None:
+        if self.pid is not None:
             raise AssertionError(f'{self!r} was started before; make a new one')
         content = self._pickled()
         self._file = _handover_file()

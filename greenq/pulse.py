@@ -23,6 +23,11 @@ _COUNT = struct.Struct('Q')
 _WORKING, _LEAVING = 1, 2
 
 
+def is_supervised() -> bool:
+    """Whether this process is a worker's that a supervisor has started, and has not taken up its page yet."""
+    return VARIABLE in os.environ
+
+
 class Pulse:
     """One worker's signs of life; both ends use the same class. Without a descriptor the page is private."""
 

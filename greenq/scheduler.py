@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -33,6 +31,8 @@ from greenq.store.scheduling import Lock
 from greenq.utils import decode_redis_hash, ensure_job_list, now, parse_names, utcformat, utcparse
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from redis import Redis
     from redis.client import Pipeline
 
@@ -311,6 +311,8 @@ class RQScheduler:
 
     def start(self) -> BaseProcess:
         """Start `work` in a child process. Not for a process patched by gevent: see `run_in_thread`."""
+        from multiprocessing import get_context
+
         self._status = SchedulerStatus.STARTED
         # The child must not use the parent's sockets.
         self._connection = None

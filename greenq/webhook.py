@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 if TYPE_CHECKING:
+    from urllib.request import Request
+
     from greenq.job import Job
 
 logger = logging.getLogger('greenq.webhook')
@@ -74,11 +75,20 @@ class Webhook:
             logger.warning('Failed to send webhook to %s for job %s', self.url, job.id, exc_info=True)
 
     def _request(self, job: Job, exc_string: str | None) -> Request:
+        from urllib.request import Request
+
         if self.method == 'GET':
             return Request(self.url, headers=self.headers or {}, method='GET')
         body = json.dumps(self.get_payload(job, exc_string=exc_string)).encode('utf-8')
         headers = {'Content-Type': 'application/json', **(self.headers or {})}
         return Request(self.url, data=body, headers=headers, method='POST')
+
+
+def urlopen(request: Request, timeout: float) -> Any:
+    """As urllib's, which is imported by the few processes that need it: it takes as long as all that producers need."""
+    from urllib import request as urllib_request
+
+    return urllib_request.urlopen(request, timeout=timeout)
 
 
 def _is_http_url(url: Any) -> bool:

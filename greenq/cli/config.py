@@ -220,6 +220,12 @@ def pass_config(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def given_options() -> dict[str, Any]:
+    """The shared options of the command that runs, as `read_config` takes them; all are text, or lists of it."""
+    params = click.get_current_context().params
+    return {name: params[name] for name in _OPTIONS}
+
+
 def read_config(
     *, url: str | None = None, config: str | None = None, path: Sequence[str] = (), **class_names: str | None
 ) -> Config:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from greenq import bootstrap
-from greenq.cli.config import Config, pass_config
+from greenq.cli.config import Config, given_options, pass_config
 from greenq.cli.errors import CommandError, one_line
-from greenq.cli.supervision import NAME_VARIABLE, is_supervised, supervise
 from greenq.cli.worker_options import given_arguments, worker_options
 from greenq.defaults import (
     CONCURRENT_ARGUMENTS,
@@ -27,7 +26,7 @@ from greenq.defaults import (
     DEFAULT_RESULT_TTL,
     DEFAULT_WORKER_TTL,
 )
-from greenq.logutils import setup_loghandlers
+from greenq.pulse import is_supervised
 
 if TYPE_CHECKING:
     from greenq.worker import BaseWorker
@@ -102,6 +101,7 @@ def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     """Run a worker for the given queues, most important first; without any, for `default`."""
     own_arguments = given_arguments(options)
     plan = _Plan(own_arguments=own_arguments, **{name: value for name, value in options.items() if name in _PLANNED})
+    _check_logging(plan)
     if not is_supervised() and _is_to_be_supervised(config, plan):
         _supervise(config, plan)
     if plan.rq_alias:
@@ -187,7 +187,7 @@ def _load_worker_class(config: Config, plan: _Plan) -> type[BaseWorker]:
     if needs_patching and not bootstrap.is_patched_first() and bootstrap.may_restart():
         # Not shown before: that its module patches too late is true here, and no longer after the restart.
         if plan.supervisor and not is_supervised():
-            bootstrap.restart_supervising()
+            _supervise(config, plan)
         bootstrap.restart_patched()
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -197,7 +197,7 @@ def _load_worker_class(config: Config, plan: _Plan) -> type[BaseWorker]:
 # ---- checks, before anything is written anywhere ----
 
 
-def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
+def _check_logging(plan: _Plan) -> None:
     if plan.verbose and plan.quiet:
         raise CommandError('Flags --verbose and --quiet are mutually exclusive. Leave one of them out.')
     if plan.logging_level is not None and plan.logging_level.upper() not in logging.getLevelNamesMapping():
@@ -206,6 +206,9 @@ def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
         logging.Formatter(plan.log_format, plan.date_format)
     except ValueError as error:
         raise CommandError(f'Invalid --log-format {plan.log_format!r}: {one_line(error)}.') from None
+
+
+def _check(plan: _Plan, worker_class: type[BaseWorker], config: Config) -> None:
     if plan.dequeue_strategy not in STRATEGIES:
         raise CommandError(
             f'Dequeue Strategy can only be one of {", ".join(STRATEGIES)}: {plan.dequeue_strategy!r} is unknown.'
@@ -285,7 +288,7 @@ def _build(
 ) -> BaseWorker:
     return worker_class(
         [config.queue(name) for name in chosen_queues(queue_names, config)],
-        name=os.environ.pop(NAME_VARIABLE, None) or plan.name or config.settings.get('NAME'),
+        name=os.environ.pop(bootstrap.NAME_VARIABLE, None) or plan.name or config.settings.get('NAME'),
         connection=config.connection,
         worker_ttl=plan.worker_ttl,
         default_result_ttl=plan.results_ttl,
@@ -327,24 +330,23 @@ def _run(instance: BaseWorker, plan: _Plan) -> int:
 
 
 def _is_to_be_supervised(config: Config, plan: _Plan) -> bool:
-    if bootstrap.is_told_to_supervise():
-        return True
     return plan.supervisor and bootstrap.may_restart() and config.worker_class_name in bootstrap.GEVENT_WORKER_NAMES
 
 
 def _supervise(config: Config, plan: _Plan) -> NoReturn:
-    """What is wrong with the arguments, the workers say themselves."""
+    """What else is wrong with the arguments, the workers say themselves."""
+    # Not before it is needed: the workers parse the same command line.
+    from greenq.supervision import Order
+
     if plan.pid:
         _write_pid(plan.pid)
-    # A supervisor that waited for a reader would replace no worker meanwhile.
-    level = plan.level or 'INFO'
-    setup_loghandlers(level, plan.date_format, plan.log_format, name='greenq.supervisor', may_wait=False)
-    sys.exit(
-        supervise(
-            plan.processes,
-            plan.name or config.settings.get('NAME'),
-            plan.own_arguments.get('grace', DEFAULT_GRACE_SECONDS),
-            lambda: config.connection,
-            plan.worker_ttl,
-        )
-    )
+    Order(
+        plan.processes,
+        plan.name or config.settings.get('NAME'),
+        plan.own_arguments.get('grace', DEFAULT_GRACE_SECONDS),
+        plan.worker_ttl,
+        plan.level or 'INFO',
+        plan.date_format,
+        plan.log_format,
+        given_options(),
+    ).give()

@@ -5,10 +5,10 @@ only those that a script uses.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from functools import cache, partial
-from importlib.resources import files
 from typing import Any
 
 from redis.client import Pipeline
@@ -139,7 +139,10 @@ def _same(value: Any) -> Any:
 
 
 def _read(path: str) -> str:
-    return files('greenq.store').joinpath('scripts', *path.split('/')).read_text(encoding='utf-8')
+    # By the loader, which is there already and finds them in an archive, too; `importlib.resources` is large.
+    loader: Any = __spec__.loader if __spec__ else None
+    data: bytes = loader.get_data(os.path.join(os.path.dirname(__file__), 'scripts', *path.split('/')))
+    return data.decode()
 
 
 def _resolve(text: str, seen: set[str]) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import gevent
 from gevent import get_hub
 from gevent.event import Event
-from gevent.pool import Group
 from greenlet import getcurrent, greenlet
 from redis.exceptions import RedisError
 
@@ -29,6 +28,7 @@ from greenq.store.membership import Recovered
 from greenq.store.transitions import Claimed
 from greenq.utils import now
 from greenq.worker.appetite import Appetite
+from greenq.worker.aside import Aside
 from greenq.worker.attempts import Interrupted
 from greenq.worker.base import LOGGERS
 from greenq.worker.coroutines import CoroutineLoop
@@ -109,7 +109,7 @@ class GeventWorker(WatchedWorker):
         self._slots = Slots(self.concurrency, self._execute_claimed, switches)
         self._appetite = Appetite(self._slots, self.concurrency)
         #: Greenlets that settle what became of jobs whose slot has gone on.
-        self._aside = Group()
+        self._aside = Aside()
         self._outcome_waits = Event()
         self._background: list[Any] = []
         self._is_leaving = False

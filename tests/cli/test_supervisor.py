@@ -6,9 +6,12 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,7 +21,7 @@ import redis
 from greenq import Queue, get_current_job
 from greenq.connections import default_url
 from greenq.job import Job
-from tests.helpers import WorkerProcess, run_cli, wait_until, worker_process
+from tests.helpers import ROOT, WorkerProcess, command_environment, run_cli, wait_until, worker_process
 
 # ---- jobs ----
 
@@ -275,10 +278,51 @@ def test_a_worker_that_grows_too_old_is_replaced_without_a_gap(connection: redis
         stop(worker)
 
 
-def test_what_is_wrong_with_the_arguments_is_said_once(connection: redis.Redis) -> None:
-    result = run_cli('worker', '-w', 'gevent', '--exception-handler', 'no.such.handler')
+@pytest.mark.parametrize(
+    ('option', 'value', 'complaint'),
+    [
+        ('--exception-handler', 'no.such.handler', 'Cannot import exception handler'),
+        ('--logging-level', 'LOUD', "Unknown logging level 'LOUD'"),
+        ('--log-format', '%(loud', "Invalid --log-format '%(loud'"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_said_once(
+    connection: redis.Redis, option: str, value: str, complaint: str
+) -> None:
+    result = run_cli('worker', '-w', 'gevent', option, value)
     assert result.returncode == 1
-    assert result.stderr.count('Cannot import exception handler') == 1
+    assert result.stderr.count(complaint) == 1
+    assert 'Traceback' not in result.stderr
+
+
+def test_it_finds_redis_by_the_settings(connection: redis.Redis, server_url: str, tmp_path: Path) -> None:
+    """It has forgotten the command line, and reads it again when a worker has died."""
+    settings = tmp_path / 'settings.py'
+    settings.write_text(f'REDIS_URL = {server_url!r}\nNAME = "by-settings"\n')
+    job = Queue(connection=connection).enqueue(time.sleep, 1)
+    command = [sys.executable, '-m', 'greenq', 'worker', '-w', 'gevent', '-c', str(settings)]
+    process = subprocess.Popen(command, cwd=ROOT, env=command_environment({'GREENQ_REDIS_URL': None}))
+    try:
+        wait_until(lambda: job.get_status() == 'started')
+        (child,) = psutil.Process(process.pid).children()
+        child.kill()
+        wait_until(lambda: Job.fetch(job.id, connection=connection).interruptions, timeout=5)
+        (interruption,) = Job.fetch(job.id, connection=connection).interruptions
+        assert interruption.worker_name == 'by-settings'
+        wait_until(lambda: has_ended(job))
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_is_small() -> None:
+    """A supervisor lives as long as its workers; what its memory is made of is what it has imported."""
+    others = "{'click', 'gevent', 'redis', 'logging.config', 'subprocess', 'tempfile'}"
+    code = f'import sys, greenq.bootstrap, greenq.supervision; print({others} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'set()'
 
 
 def test_no_supervisor_runs_the_worker_in_the_process(connection: redis.Redis) -> None:

@@ -1,25 +1,22 @@
-"""`greenq worker` as a supervisor: its workers are the same command in fresh interpreters, patched from their start."""
+"""`greenq worker` as a supervisor: its workers are the same command in fresh interpreters, patched from their start.
+
+The command line is read by a process that then makes way for one with nothing but this: a supervisor lives as long as
+its workers, and its memory is theirs to lack.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-import os
-from collections.abc import Callable
-from typing import Any
+import sys
+from typing import Any, NamedTuple, NoReturn
 
 from greenq import bootstrap
 from greenq.child_process import ChildProcess
 from greenq.custody import Custody
-from greenq.pulse import VARIABLE, Pulse
+from greenq.logutils import setup_loghandlers
+from greenq.pulse import Pulse
 from greenq.supervisor import RECYCLE, Supervisor, WorkerData
-
-#: Names the worker in a process of its own.
-NAME_VARIABLE = 'GREENQ_WORKER_NAME'
-
-
-def is_supervised() -> bool:
-    """Whether this process is a worker's that a supervisor has started."""
-    return VARIABLE in os.environ
 
 
 class WorkerCommand(ChildProcess):
@@ -31,7 +28,7 @@ class WorkerCommand(ChildProcess):
 
     def start(self) -> None:
         """Starts it."""
-        self._spawn(bootstrap.own_command(), {NAME_VARIABLE: self._name, bootstrap.PATCH_VARIABLE: '1'})
+        self._spawn(bootstrap.own_command(), {bootstrap.NAME_VARIABLE: self._name, bootstrap.PATCH_VARIABLE: '1'})
 
 
 class CommandSupervisor(Supervisor):
@@ -77,10 +74,40 @@ class CommandSupervisor(Supervisor):
             super()._report_death(worker_data, cause)
 
 
-def supervise(
-    processes: int, worker_name: str | None, grace: float, connect: Callable[[], Any], worker_ttl: int
-) -> int:
-    """Runs the workers until they are told to stop or are done; returns the exit status of the command."""
-    supervisor = CommandSupervisor(processes, worker_name, grace, Custody(connect, worker_ttl))
+class Order(NamedTuple):
+    """What a supervisor needs to know of its command line.
+
+    `worker_name`: what the first of the `processes` is called, None for random names. `grace` (s): what workers give
+    their jobs when told to stop. `worker_ttl` (s): how long RQ's record of one lives without a beat. `connection`: the
+    options that say where Redis is, by name.
+    """
+
+    processes: int
+    worker_name: str | None
+    grace: float
+    worker_ttl: int
+    level: str
+    date_format: str
+    log_format: str
+    connection: dict[str, Any]
+
+    def give(self) -> NoReturn:
+        """Replaces this process by the supervisor."""
+        bootstrap.restart_supervising(json.dumps(self))
+
+
+def obey(text: str) -> NoReturn:
+    """Runs the workers of an order until they are told to stop or are done; exits with the status of the command."""
+    order = Order(*json.loads(text))
+    # A supervisor that waited for a reader of its log would replace no worker meanwhile.
+    setup_loghandlers(order.level, order.date_format, order.log_format, name='greenq.supervisor', may_wait=False)
+    custody = Custody(lambda: _connect(order), order.worker_ttl)
+    supervisor = CommandSupervisor(order.processes, order.worker_name, order.grace, custody)
     supervisor.supervise(respawn=True)
-    return supervisor.failed_start or 0
+    sys.exit(supervisor.failed_start or 0)
+
+
+def _connect(order: Order) -> Any:
+    from greenq.cli.config import read_config
+
+    return read_config(**order.connection).connection
