@@ -250,12 +250,13 @@ _WRITTEN = {
     for field in FIELDS
 }
 _DEFAULTED = tuple(field for field in FIELDS if field.always and field.default())
-_EMPTY = {field.name: '' for field in FIELDS if field.always and field not in _DEFAULTED}
+#: The fields of a job's hash that are empty until something happens.
+EMPTY = {field.name: '' for field in FIELDS if field.always and field not in _DEFAULTED}
 
 
 def of_new_job(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The hash of a job that was not read from one, from those of its attributes that were set."""
-    fields: dict[str, Any] = dict(_EMPTY)
+    fields: dict[str, Any] = dict(EMPTY)
     for attribute, value in attributes.items():
         if value is not None and (written := _WRITTEN.get(attribute)):
             name, encode, even_if_false = written

@@ -14,24 +14,15 @@ from typing import Any, NamedTuple
 from redis.client import Pipeline
 
 from greenq.defaults import DEFAULT_FAILURE_TTL, LEASE_SECONDS, MAX_INNOCENT_INTERRUPTIONS, MAX_INTERRUPTIONS
-from greenq.store import keys
+from greenq.store import job_hash, keys
 from greenq.store.script import script
 from greenq.utils import as_text, now, utcformat
 
 #: What a hash field may hold.
 Value = str | bytes | int | float
 
-#: The fields of a new job that nearly always are, in this order; the script knows them, so that they need not be sent.
-_USUALLY_EMPTY = [
-    'started_at',
-    'ended_at',
-    'last_heartbeat',
-    'worker_name',
-    'group_id',
-    'success_callback_name',
-    'failure_callback_name',
-    'stopped_callback_name',
-]
+#: The script knows them, so that they need not be sent.
+_USUALLY_EMPTY = list(job_hash.EMPTY)
 _EMPTY_CHUNK = 1000
 LEASE_MS = LEASE_SECONDS * 1000
 LONGEST_CAUSE = 300

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
-from greenq.store import keys, transitions
+from greenq.store import job_hash, keys, transitions
 from greenq.store.states import JobStatus
 from tests.store.situations import (
     QUEUE,
@@ -172,3 +174,29 @@ def test_a_repeat_leaves_a_deferred_job_alone(connection: redis.Redis) -> None:
     before = snapshot(connection)
     assert transitions.enqueue(connection, QUEUE, [item], token='t') == ['deferred']
     assert snapshot(connection) == before
+
+
+def test_a_job_is_stored_the_same_by_each_path_of_the_script(connection: redis.Redis) -> None:
+    """Alone under a new id, alone under a known one, and in a batch: fields that are empty are known to the script."""
+    fields: dict[str, Any] = {**job_hash.EMPTY, 'origin': QUEUE, 'data': b'd'}
+    known = transitions.Submission('known', fields)
+    for _ in range(2):
+        transitions.enqueue(connection, QUEUE, [known])
+    transitions.enqueue(connection, QUEUE, [transitions.Submission('new', fields)])
+    transitions.enqueue(connection, QUEUE, [transitions.Submission(job_id, fields) for job_id in 'ab'])
+    hashes = [connection.hgetall(keys.job(job_id)) for job_id in ('known', 'new', 'a', 'b')]
+    for stored in hashes:
+        assert stored.pop(b'greenq_token')
+        assert stored == {
+            **{name.encode(): b'' for name in job_hash.EMPTY},
+            b'status': b'queued',
+            b'origin': b'work',
+            b'data': b'd',
+        }
+
+
+def test_a_job_of_more_fields_than_lua_can_unpack_is_stored_whole(connection: redis.Redis) -> None:
+    fields: dict[str, Any] = {**job_hash.EMPTY, **{f'field{number}': number for number in range(9000)}}
+    assert transitions.enqueue(connection, QUEUE, [transitions.Submission('a', fields)]) == ['queued']
+    assert connection.hlen(keys.job('a')) == len(fields) + 2
+    assert waiting(connection) == ['a']

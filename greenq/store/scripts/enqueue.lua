@@ -9,8 +9,9 @@
 -- A repeat with the same token writes nothing and returns what stands.
 
 -- Most calls enqueue one job that waits for nothing, under an id that nobody knows, and find the server's caches cold:
--- for them a path that touches little. Any other job takes the ones below.
-if KEYS[3] and ARGV[10] == '' and ARGV[4] == '1' and ARGV[5] == '*' and redis.call('EXISTS', KEYS[3], KEYS[4]) == 0 then
+-- for them a path that touches little. Any other job, such as one of more fields than Lua can unpack, takes those below.
+if KEYS[3] and #ARGV < 4000 and ARGV[10] == '' and ARGV[4] == '1' and ARGV[5] == '*'
+  and redis.call('EXISTS', KEYS[3], KEYS[4]) == 0 then
   -- Pushed first: if the queue's key is no list, that fails before anything is written which a repeat would take for done.
   redis.call(ARGV[8] == '1' and 'LPUSH' or 'RPUSH', KEYS[2], ARGV[7])
   redis.call('SADD', KEYS[1], KEYS[2])
