@@ -320,32 +320,8 @@ class Queue(QueueRegistries, Dequeue):
 
     # ---- many at once ----
 
-    @staticmethod
-    def prepare_data(
-        func: Function,
-        args: Args = None,
-        kwargs: Kwargs = None,
-        timeout: float | str | None = None,
-        result_ttl: float | str | None = None,
-        ttl: float | str | None = None,
-        failure_ttl: float | str | None = None,
-        description: str | None = None,
-        depends_on: JobDependencyType | None = None,
-        job_id: str | None = None,
-        at_front: bool = False,
-        meta: dict[Any, Any] | None = None,
-        retry: Retry | None = None,
-        on_success: Callback | Callable[..., Any] | None = None,
-        on_failure: Callback | Callable[..., Any] | None = None,
-        on_stopped: Callback | Callable[..., Any] | None = None,
-        repeat: Repeat | None = None,
-        webhooks: Sequence[Webhook] | None = None,
-        rate_limit: RateLimit | None = None,
-        unique: bool = False,
-        on_lost: str | None = None,
-    ) -> EnqueueData:
-        """One job for `enqueue_many`, with the options of `enqueue_call`."""
-        return EnqueueData(**locals())
+    #: One job for `enqueue_many`, with the options of `enqueue_call`.
+    prepare_data = staticmethod(EnqueueData)
 
     def enqueue_many(
         self, job_datas: Iterable[EnqueueData], pipeline: Pipeline | None = None, group_id: str | None = None
