@@ -1,7 +1,6 @@
 """A child process with the face of `multiprocessing.Process`, whatever its command is. It forks nothing.
 
-By POSIX itself: `subprocess` would be half of what a supervisor of workers, which lives as long as they, takes besides
-its interpreter.
+By POSIX itself: `subprocess` would be half a megabyte more in a supervisor, which lives as long as its workers.
 """
 
 import os
@@ -58,10 +57,12 @@ class ChildProcess:
             try:
                 pid, status = os.waitpid(self._pid, os.WNOHANG)
             except ChildProcessError:
-                # Somebody else has taken its status, which nobody will know any more.
-                self._exitcode = 0
+                # Somebody else has taken its status: another thread, or one who will not tell.
+                if self._exitcode is None:
+                    self._exitcode = 0
             else:
-                self._exitcode = os.waitstatus_to_exitcode(status) if pid else None
+                if pid:
+                    self._exitcode = os.waitstatus_to_exitcode(status)
         return self._exitcode
 
     def is_alive(self) -> bool:
