@@ -218,8 +218,7 @@ def parse_timeout(timeout: float | str | None) -> int | None:
 
 def parse_intervals(interval: float | Iterable[float], name: str) -> list[int]:
     """The seconds between attempts as a list; `name` is the argument that an error speaks of."""
-    is_number = hasattr(interval, '__float__') and not is_nonstring_iterable(interval)
-    intervals = [interval] if is_number else interval
+    intervals = [interval] if isinstance(interval, int | float) else interval
     if not is_nonstring_iterable(intervals):
         raise TypeError(f'{name} must be an int or iterable of ints, not {interval!r}')
     listed = list(cast(Iterable[int], intervals))

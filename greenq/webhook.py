@@ -85,7 +85,7 @@ class Webhook:
 
 
 def urlopen(request: Request, timeout: float) -> Any:
-    """As urllib's, which is imported by the few processes that need it: it takes as long as all that producers need."""
+    """As urllib's, which only the few processes that need it import."""
     from urllib import request as urllib_request
 
     return urllib_request.urlopen(request, timeout=timeout)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -141,7 +142,7 @@ def _import_class(name: str, kind: str, base_name: str, option: str, *other_base
 def load_settings(name: str) -> dict[str, Any]:
     """The upper-case names of a settings module, given as a dotted name or as a file."""
     try:
-        module = _load_file(name) if _is_file_name(name) else importlib.import_module(name)
+        module = _load_file(Path(name)) if _is_file_name(name) else importlib.import_module(name)
     except Exception as error:
         raise CommandError(
             f'Cannot load settings from {name!r}: {one_line(error)}. '
@@ -154,12 +155,11 @@ def _is_file_name(name: str) -> bool:
     return os.path.sep in name or name.endswith('.py')
 
 
-def _load_file(name: str) -> Any:
-    path = name if name.endswith('.py') else f'{name}.py'
-    if not os.path.isfile(path):
+def _load_file(path: Path) -> Any:
+    path = path if path.suffix == '.py' else path.with_name(path.name + '.py')
+    if not path.is_file():
         raise FileNotFoundError('there is no such file')
-    module_name = os.path.basename(path).removesuffix('.py')
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from greenq import bootstrap
+from greenq import bootstrap, compat
 from greenq.cli.config import Config, given_options, pass_config
 from greenq.cli.errors import CommandError, one_line
 from greenq.cli.worker_options import given_arguments, worker_options
@@ -105,7 +105,7 @@ def worker(config: Config, queue_names: Sequence[str], **options: Any) -> None:
     if not is_supervised() and _is_to_be_supervised(config, plan):
         _supervise(config, plan)
     if plan.rq_alias:
-        _alias_rq()
+        compat.install_if_free()
     worker_class = _load_worker_class(config, plan)
     _check(plan, worker_class, config)
     configure_logging(config.settings.get('DICT_CONFIG'))
@@ -171,12 +171,6 @@ class _Plan:
 
 
 _PLANNED = {field.name for field in fields(_Plan)}
-
-
-def _alias_rq() -> None:
-    from greenq import compat
-
-    compat.install_if_free()
 
 
 def _load_worker_class(config: Config, plan: _Plan) -> type[BaseWorker]:

@@ -189,7 +189,7 @@ def server_command(home: str, socket_path: str, binary: str) -> list[str]:
         'appendfsync': 'everysec',
         'save': '',
         'daemonize': 'no',
-        # Reserved for the results of each job at once; 4096 by default, of which one result fills a tenth.
+        # Reserved for the results of each job at once; 4096 by default, of which one result fills a twentieth.
         'stream-node-max-bytes': '512',
     }
     return [binary, *(part for name, value in options.items() for part in (f'--{name}', value))]
