@@ -151,7 +151,7 @@ class GeventWorker(WatchedWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """As for every worker; refuses to start in a process that is not patched."""
-        prepare_process()
+        prepare_process(self.concurrency)
         self._reset_slots(self._take_pulse())
         super().bootstrap(*args, **kwargs)
         self._start_watch()

@@ -1,4 +1,5 @@
-"""What a gevent worker wants of its process before it starts: monkey patches and a calm garbage collector."""
+"""What a gevent worker wants of its process before it starts: monkey patches, a calm garbage collector, and that host
+names are looked up for many at once."""
 
 import gc
 import sys
@@ -9,6 +10,7 @@ from gevent import get_hub
 from gevent.monkey import is_module_patched
 
 from greenq.exceptions import NotPatchedError
+from greenq.worker.lookups import share_lookups
 
 #: Objects made between two looks of the garbage collector for cycles. The default of some hundreds is for programs
 #: that keep what they make: here it costs a tenth of the time, and a job leaves few cycles.
@@ -17,10 +19,11 @@ GC_THRESHOLD = 20_000
 _TOO_EARLY = ('ssl', 'urllib3', 'requests', 'redis', 'asyncio', 'psycopg', 'pymysql', 'boto3', 'django')
 
 
-def prepare_process() -> None:
-    """NotPatchedError if the process is not monkey-patched; else calms the garbage collector."""
+def prepare_process(concurrency: int) -> None:
+    """NotPatchedError if the process is not monkey-patched; else prepares it for so many jobs at once."""
     _refuse_unpatched_process()
     _calm_garbage_collector()
+    share_lookups(concurrency)
 
 
 @contextmanager
