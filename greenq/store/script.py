@@ -36,9 +36,13 @@ class Script:
         if isinstance(client, Pipeline):
             return self._queue(client, key_names, args)
         try:
-            return client.execute_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+            return client.execute_command(*self.command(key_names, args))
         except NoScriptError:
             return self._load_and_run(client, key_names, args)
+
+    def command(self, key_names: list[str], args: list[Any]) -> tuple[Any, ...]:
+        """The command that runs it, for who sends it himself; where it is not loaded, the reply says so."""
+        return ('EVALSHA', self.digest, len(key_names), *key_names, *args)
 
     def _load_and_run(self, client: Any, key_names: list[str], args: list[Any]) -> Any:
         return client.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
@@ -52,7 +56,7 @@ class Script:
         connection = pool.get_connection()
         again: Callable[..., Any] = self
         try:
-            connection.send_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+            connection.send_command(*self.command(key_names, args))
             _spin_of(pool).wait(connection)
             return connection.read_response()
         except NoScriptError:
@@ -81,7 +85,7 @@ class Script:
         pool = client.connection_pool
         connection = pool.get_connection()
         try:
-            connection.send_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+            connection.send_command(*self.command(key_names, args))
         except BaseException as error:
             connection.disconnect()
             pool.release(connection)
@@ -113,7 +117,7 @@ class Script:
         first_uses = pipeline.__dict__.setdefault('_greenq_first_uses', {})
         position, entry = first_uses.get(self.digest, (-1, None))
         if 0 <= position < len(stack) and stack[position] is entry:
-            return pipeline.execute_command('EVALSHA', self.digest, len(key_names), *key_names, *args)
+            return pipeline.execute_command(*self.command(key_names, args))
         result = pipeline.execute_command('EVAL', self.source, len(key_names), *key_names, *args)
         if pipeline.command_stack:
             first_uses[self.digest] = (len(pipeline.command_stack) - 1, pipeline.command_stack[-1])

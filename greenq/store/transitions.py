@@ -230,22 +230,47 @@ def claim(
     execution_ids: Sequence[str],
     *,
     lifetime: int,
+    count: int | None = None,
     repeat: bool = False,
     record: bool = True,
 ) -> list[Claimed] | None:
-    """Takes at most `len(execution_ids)` jobs for a worker, in the order of its queues; None if work is suspended.
-    Fewer, though there are more, if the jobs are large.
+    """Takes at most `count` jobs for a worker, by default as many as `execution_ids` are given, in the order of its
+    queues; None if work is suspended. Fewer, though there are more, if the jobs are large.
 
     `lifetime` is how long (seconds) RQ's readers take the execution for alive without a beat. `repeat` says that an
     earlier call with the same execution ids may have been carried out though its reply was lost. `record=False`
     leaves RQ's record of the execution to a beat, which spares short jobs its cost; the lease does not depend on it.
     """
     moment = now()
-    args = [worker, utcformat(moment), moment.timestamp(), lifetime, LEASE_MS, len(execution_ids)]
+    most = len(execution_ids) if count is None else min(count, len(execution_ids))
+    args = [worker, utcformat(moment), moment.timestamp(), lifetime, LEASE_MS, most]
     args += ['1' if repeat else '0', '1' if record else '0', ' '.join(execution_ids), *queues]
-    reply = script('claim')(client, [keys.suspended(), keys.parked(worker), keys.worker(worker)], args)
-    if isinstance(reply, bytes):
-        return None
+    reply = script('claim')(client, _claim_keys(worker), args)
+    return None if isinstance(reply, bytes) else _claimed(reply, execution_ids)
+
+
+def standing_claim(
+    worker: str, queues: Sequence[str], execution_ids: Sequence[str], *, lifetime: int, record: bool, ahead: float
+) -> tuple[Any, ...]:
+    """The command of a claim as above that is sent before there is anything to claim: it takes something only if it
+    then finds that something is parked for the worker. `ahead` is how far (s) the caller's clock is ahead of Redis'."""
+    args = [worker, '', ahead, lifetime, LEASE_MS, len(execution_ids)]
+    args += ['0', '1' if record else '0', ' '.join(execution_ids), *queues]
+    return script('claim').command(_claim_keys(worker), args)
+
+
+def read_standing_claim(reply: Any, execution_ids: Sequence[str]) -> tuple[list[Claimed], float | None]:
+    """What a standing claim took, and, if it took something, when (epoch seconds, by Redis' clock)."""
+    if isinstance(reply, bytes) or not reply:
+        return [], None
+    return _claimed(reply[1], execution_ids), float(reply[0])
+
+
+def _claim_keys(worker: str) -> list[str]:
+    return [keys.suspended(), keys.parked(worker), keys.worker(worker)]
+
+
+def _claimed(reply: Any, execution_ids: Sequence[str]) -> list[Claimed]:
     claimed = []
     for job_id, place, queue, flat in reply:
         items = iter(flat)

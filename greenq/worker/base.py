@@ -36,7 +36,6 @@ from greenq.worker.in_flight import triple
 from greenq.worker.reconnect import Backoff
 from greenq.worker.record import WorkerStatus
 from greenq.worker.signals import SAME_REQUEST_SECONDS, signal_name
-from greenq.worker.waiter import BLOCK_SECONDS
 
 if TYPE_CHECKING:
     pass
@@ -128,7 +127,7 @@ class BaseWorker(Upkeep):
         self._finisher.flush(give_up_after=COMMAND_SECONDS)
         self.unsubscribe()
         try:
-            self._linger = 0 if self._end_waits() else BLOCK_SECONDS * 2
+            self._linger = 0 if self._end_waits() else self._waiter.block_seconds * 2
             self._give_back_all()
             self.register_death()
         except RedisError as error:
@@ -296,12 +295,15 @@ class BaseWorker(Upkeep):
         """Claims at most `count` jobs; None while workers are suspended."""
         claimed = self._fetcher.fetch([queue.name for queue in self._ordered_queues], count)
         if claimed:
-            self._note_activity()
-            self._waiter.taken(len(claimed))
-            self._state = WorkerStatus.BUSY
+            self._note_claimed(claimed)
         elif claimed is not None:
             self._waiter.parked_count = 0
         return claimed
+
+    def _note_claimed(self, claimed: list[Claimed]) -> None:
+        self._note_activity()
+        self._waiter.taken(len(claimed))
+        self._state = WorkerStatus.BUSY
 
     def _begin(self, claimed: Claimed) -> tuple[Job, Queue] | None:
         """Job and queue of what was claimed; None for a job too damaged to be one, which is failed here."""

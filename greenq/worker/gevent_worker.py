@@ -3,6 +3,7 @@
 Only this file, `watched`, the parts of both and the bootstrap know gevent.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -124,7 +125,7 @@ class GeventWorker(WatchedWorker):
         return held(self._new_client())
 
     def _waiter_options(self) -> dict[str, Any]:
-        return {'await_readable': Readable().wait}
+        return {'await_readable': Readable().wait, 'claims': self._fetcher}
 
     @cached_property
     def _finisher(self) -> Finisher:
@@ -238,48 +239,73 @@ class GeventWorker(WatchedWorker):
         """One round: claims for the free slots, or waits for a slot or for work; False when it is time to go."""
         if self._stop_requested or self._heart.is_superseded:
             raise StopRequested
+        claimed = self._take_arrived()
+        if claimed:
+            self._let_begin()
         self._return_unbegun()
         if max_jobs is not None and self._slots.started_count >= max_jobs and not self._recycles_for:
             # In burst mode it is RQ's limit: the command ends.
             self._recycle(f'it has begun {max_jobs} job(s), as many as it may', is_replaced=not burst)
         if self._recycles_for or self._is_quiet:
             return self._take_none(burst)
-        wanted = self._appetite.room()
-        if max_jobs is not None:
-            left = max_jobs - self._slots.started_count - len(self._slots.ready)
-            if left <= 0:
-                return self._busy_count() > 0 and self._wait_for_slot()
-            wanted = min(wanted, left)
+        if self._left(max_jobs) <= 0:
+            return self._busy_count() > 0 and self._wait_for_slot()
+        wanted = self._wanted(max_jobs)
         if self._appetite.can_wait(wanted):
             return self._wait_for_room()
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        # What woke the worker is mostly a single job.
-        wanted = min(wanted, FEW if self._waiter.parked_count == 1 else CLAIM_MAX_BATCH)
-        claimed = [] if self._waiter.is_watching else self._claim(wanted)
-        if claimed is None:
-            self._end_waits()
-            self.check_for_suspension(burst)
-            return True
-        if claimed:
-            self._dispatch(claimed)
-            if len(claimed) >= min(wanted, FEW) or burst:
-                self._gather()
+        if not claimed and not self._waiter.is_watching:
+            # What woke the worker is mostly a single job.
+            wanted = min(wanted - self._waiter.promised, FEW if self._waiter.parked_count == 1 else CLAIM_MAX_BATCH)
+            if wanted <= 0:
+                self._end_waits()
                 return True
-            # Probably all there was: what was claimed begins before anything else, and the wait tells of more.
-            gevent.sleep(0)
-            return self._wait_for_work(burst, max_idle_time)
-        if burst and was_busy and not self._busy_count():
+            taken = self._claim(wanted)
+            if taken is None:
+                self._end_waits()
+                self.check_for_suspension(burst)
+                return True
+            self._dispatch(taken)
+            claimed = taken
+        if claimed and (burst or len(claimed) >= min(wanted, FEW)):
+            self._gather()
+            return True
+        if not claimed and burst and was_busy and not self._busy_count():
             # What ended during the claim may have put its job back after it.
             return True
-        return self._wait_for_work(burst, max_idle_time)
+        # If some were claimed, those were probably all: the wait tells of more.
+        return self._wait_for_work(burst, max_idle_time, max_jobs)
+
+    def _left(self, max_jobs: int | None) -> float:
+        """How many jobs the worker may still begin."""
+        if max_jobs is None:
+            return math.inf
+        return max_jobs - self._slots.started_count - len(self._slots.ready)
+
+    def _wanted(self, max_jobs: int | None) -> int:
+        """How many jobs it has room for, of those that it may begin."""
+        return int(min(self._appetite.room(), self._left(max_jobs)))
+
+    def _take_arrived(self) -> list[Claimed]:
+        """Hands what standing claims have brought to the slots."""
+        claimed = self._fetcher.take_arrived()
+        if claimed:
+            self._note_claimed(claimed)
+            self._dispatch(claimed)
+        return claimed
+
+    def _let_begin(self) -> None:
+        """What was claimed begins before anything else."""
+        gevent.sleep(0)
 
     def _take_none(self, burst: bool) -> bool:
         """What was not begun goes back; what runs may end; False when that is done and the worker is to go."""
         if self._is_quiet and self._state != WorkerStatus.SUSPENDED:
             self.log.info('Worker %s: takes no more jobs until it is told to stop', self.name)
             self.set_state(WorkerStatus.SUSPENDED)
+        self._end_waits()
         self._put_back_ready()
         if (burst or self._recycles_for) and not self._busy_count():
             return False
@@ -307,7 +333,7 @@ class GeventWorker(WatchedWorker):
         self._put_back_overdue()
         return True
 
-    def _wait_for_work(self, burst: bool, max_idle_time: int | None) -> bool:
+    def _wait_for_work(self, burst: bool, max_idle_time: int | None, max_jobs: int | None) -> bool:
         if self._busy_count():
             self._slots.idle_since = time.monotonic()
             if burst:
@@ -319,17 +345,36 @@ class GeventWorker(WatchedWorker):
         if max_idle_time is not None and idle_for >= max_idle_time:
             self.log.info('Worker %s: idle for %d seconds, quitting', self.name, max_idle_time)
             return False
-        self._waiter.wait(1.0 if max_idle_time is None else min(1.0, max_idle_time - idle_for))
+        if self._slots.ready:
+            self._let_begin()
+        seconds = 1.0 if max_idle_time is None else min(1.0, max_idle_time - idle_for)
+        self._waiter.wait(seconds, self._welcome(max_jobs))
         return True
+
+    def _welcome(self, max_jobs: int | None) -> int:
+        """How many jobs may come without being asked for once more: few for each queue, or else a single one, as the
+        order of the queues is not that in which they are waited for."""
+        if self._stop_requested or self._is_quiet or self._recycles_for:
+            return 0
+        is_in_order = self._dequeue_strategy == DequeueStrategy.DEFAULT
+        return min(self._wanted(max_jobs), len(self.queues) * (FEW if is_in_order else 1))
+
+    def _end_waits(self) -> bool:
+        """As for every worker; what came meanwhile has been claimed already, so it begins."""
+        is_certain = super()._end_waits()
+        self._take_arrived()
+        return is_certain
 
     def _claim(self, count: int) -> list[Claimed] | None:
         """As for every worker, but for the order of the queues: a batch takes an equal share of each in round robin."""
         if self._dequeue_strategy == DequeueStrategy.ROUND_ROBIN:
             count = -(-count // len(self.queues))
-        claimed = super()._claim(count)
-        if claimed and self._dequeue_strategy != DequeueStrategy.DEFAULT:
+        return super()._claim(count)
+
+    def _note_claimed(self, claimed: list[Claimed]) -> None:
+        super()._note_claimed(claimed)
+        if self._dequeue_strategy != DequeueStrategy.DEFAULT:
             self.reorder_queues(self._queue_named(claimed[0].queue))
-        return claimed
 
     def _dispatch(self, batch: list[Claimed]) -> None:
         """Hands a batch to the slots."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
 import redis
 
 from greenq.store import keys, transitions
+from greenq.store.script import _read, script
 from greenq.store.states import JobStatus
+from greenq.store.transitions import Claimed
+from greenq.utils import utcformat
 from tests.store.situations import (
     LIFETIME,
     QUEUE,
@@ -214,3 +224,100 @@ def test_a_job_that_rq_requeued_does_not_expire_while_it_runs(connection: redis.
     connection.expire(keys.job('a'), 100)
     claim(connection)
     assert connection.ttl(keys.job('a')) == -1
+
+
+def standing(
+    connection: Any, count: int = 3, *, queues: Sequence[str] = (QUEUE,), ahead: float = 0.0, record: bool = False
+) -> tuple[list[Claimed], float | None]:
+    """Carries out a standing claim now."""
+    ids = [f's{number}' for number in range(count)]
+    command = transitions.standing_claim(WORKER, queues, ids, lifetime=LIFETIME, record=record, ahead=ahead)
+    connection.script_load(script('claim').source)
+    return transitions.read_standing_claim(connection.execute_command(*command), ids)
+
+
+def test_a_standing_claim_takes_nothing_unless_something_is_parked(connection: redis.Redis) -> None:
+    join(connection)
+    enqueue(connection, 'a', 'b')
+    before = snapshot(connection)
+    assert standing(connection) == ([], None)
+    assert snapshot(connection) == before
+
+
+def test_a_standing_claim_takes_what_is_parked_and_then_from_the_queues(connection: redis.Redis) -> None:
+    join(connection)
+    enqueue(connection, 'low1', 'low2', queue='low')
+    enqueue(connection, 'high1', queue='high')
+    connection.lmove(keys.queue('low'), keys.parked(WORKER))
+
+    claimed, claimed_at = standing(connection, 5, queues=['high', 'low'])
+
+    assert [(item.job_id, item.queue) for item in claimed] == [('low1', 'low'), ('high1', 'high'), ('low2', 'low')]
+    assert len({item.execution_id for item in claimed}) == 3
+    assert claimed_at is not None and abs(claimed_at - server_time(connection)) < 1
+    assert not connection.exists(keys.parked(WORKER))
+    assert connection.hget(keys.worker(WORKER), 'state') == b'busy'
+
+
+def test_a_standing_claim_takes_no_more_than_was_said(connection: redis.Redis) -> None:
+    enqueue(connection, 'a', 'b', 'c')
+    connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
+    claimed, _ = standing(connection, 2)
+    assert [item.job_id for item in claimed] == ['a', 'b']
+    assert waiting(connection) == ['c']
+
+
+def test_a_standing_claim_of_a_suspended_worker(connection: Any) -> None:
+    enqueue(connection, 'a')
+    connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
+    connection.set(keys.suspended(), 1)
+    ids = ['x']
+    command = transitions.standing_claim(WORKER, [QUEUE], ids, lifetime=LIFETIME, record=False, ahead=0)
+    connection.script_load(script('claim').source)
+    assert transitions.read_standing_claim(connection.execute_command(*command), ids) == ([], None)
+    assert connection.lrange(keys.parked(WORKER), 0, -1) == [b'a']
+
+
+@pytest.mark.parametrize('ahead', [0.0, 3600.5, -86400.25])
+@pytest.mark.parametrize('record', [False, True])
+def test_a_standing_claim_tells_the_time_by_the_clock_of_the_worker(
+    connection: Any, ahead: float, record: bool
+) -> None:
+    enqueue(connection, 'a')
+    connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
+    [item], claimed_at = standing(connection, 1, ahead=ahead, record=record)
+    assert claimed_at is not None
+    job = connection.hgetall(keys.job('a'))
+    assert job[b'started_at'] == job[b'last_heartbeat']
+    assert job[b'started_at'].decode() == utcformat(datetime.fromtimestamp(claimed_at + ahead, UTC))
+    (score,) = listed(connection, 'started').values()
+    assert abs(score - server_time(connection) - LIFETIME) < 3, 'leases go by the clock of Redis'
+    created_at = connection.hget(keys.execution(f'a:{item.execution_id}'), 'created_at')
+    assert (created_at is not None) is record
+    assert created_at is None or abs(float(created_at) - claimed_at - ahead) < 1e-5
+
+
+def test_what_a_standing_claim_took_is_found_by_a_repeat_and_by_whoever_recovers(connection: redis.Redis) -> None:
+    enqueue(connection, 'a', 'b')
+    connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
+    standing(connection, 2)
+    assert sorted(item.job_id for item in claim(connection, ids=['s0', 's1', 's2'], repeat=True)) == ['a', 'b']
+    assert connection.zscore(keys.leases(), WORKER) is not None, 'it never joined, but must not hold it for ever'
+    end_lease(connection)
+    assert sorted(item[0] for item in recover(connection)) == ['a', 'b']
+
+
+def test_times_are_written_as_python_writes_them(connection: redis.Redis) -> None:
+    numbers = random.Random(20260101)
+    moments = [0.0, 951_782_399.999999, 951_782_400.0, 1_709_164_800.5, 4_107_542_399.9999996, time.time()]
+    moments += [numbers.uniform(0, 4_200_000_000) for _ in range(2000)]
+    told = connection.eval(
+        _read('include/iso.lua') + 'local t = {} for i, x in ipairs(ARGV) do t[i] = iso_of(tonumber(x)) end return t',
+        0,
+        *[repr(moment) for moment in moments],
+    )
+    for moment, text in zip(moments, told, strict=True):
+        seconds, micros = divmod(round(moment * 1e6), 1_000_000)
+        expected = datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+        assert abs(datetime.fromisoformat(text.decode()) - expected).total_seconds() <= 1e-6, moment
+        assert text.decode()[:20] == utcformat(expected)[:20] or micros in (0, 999_999)

@@ -3,22 +3,34 @@
 -- next client, so that the rest of a longer reply would have to wait for somebody's script.
 -- Popping, status, execution and lease are one step, so a job is never between two places.
 -- KEYS: suspended flag, the worker's parked list, worker hash
--- ARGV: worker name, now (ISO), now (epoch), lifetime of the started entry (s), lease of a worker without one (ms),
+-- ARGV: worker name, now (ISO; '' for a standing claim), now (epoch; for a standing claim how far the worker's clock is
+--       ahead of this one, s), lifetime of the started entry (s), lease of a worker without one (ms),
 --       count, repeat ('1' or '0'), record ('1' writes RQ's record of each execution now, '0' leaves it to a beat),
 --       `count` fresh execution ids with a space between each, queue names...
 -- Returns {{id, place of its execution id, queue, hash as a flat list}, ...}, or the string suspended. Ids without a hash and
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
+-- A standing claim was sent behind the call that waits for work, some time ago: it takes nothing unless something is
+-- parked, and tells the time. It returns {now (epoch), the list as above}, an empty list, or the string suspended.
 --- @include clock
 --- @include start
 --- @include record
 --- @include lease
+--- @include iso
 
 local worker, iso, epoch, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease = tonumber(ARGV[5])
 local count, is_repeat, with_record = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1'
 local first_queue = 10
 local claimed, used = {}, {}
+local now, exact = 0, 0
+local is_standing = iso == ''
+
+if is_standing then
+  if redis.call('LLEN', KEYS[2]) == 0 then return {} end
+  now, exact = clock()
+  iso, epoch = iso_of(exact + tonumber(epoch)), string.format('%.6f', exact + tonumber(epoch))
+end
 
 local LARGEST_REPLY = 60000
 -- What a hash takes in a reply, without the fields that may be long.
@@ -73,7 +85,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   return #claimed > 0 and claimed or 'suspended'
 end
 
-local now = clock()
+if not is_standing then now = clock() end
 local place, next_execution = 0, string.gmatch(ARGV[9], '%S+')
 local started, composites = {}, {}
 
@@ -116,4 +128,4 @@ if #composites > 0 then
   redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HSET', KEYS[3], 'state', 'busy') end
 end
-return claimed
+return is_standing and { string.format('%.6f', exact), claimed } or claimed
