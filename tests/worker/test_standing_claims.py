@@ -279,3 +279,19 @@ def test_max_jobs_is_exact_when_jobs_come_one_by_one(gevent_runner: Runner, conn
     assert gevent_runner.end().error is None
     assert sum(len(queue.finished_job_registry) for queue in queues) == 25
     assert sum(len(queue) for queue in queues) == 35
+
+
+def test_what_a_wait_brought_begins_though_another_queue_keeps_the_worker_busy(
+    gevent_runner: Runner, connection: redis.Redis
+) -> None:
+    busy, rare = Queue('busy', connection=connection), Queue('rare', connection=connection)
+    gevent_runner.begin(['rare', 'busy'], concurrency=1000)
+    for number in range(3):
+        _wait_until_blocked(connection, 2)
+        # Enough for seconds, and at once, so that the wait for the other queue goes on.
+        busy.enqueue_many(Queue.prepare_data(jobs.nothing) for _ in range(20000))
+        rare.enqueue(jobs.note, str(number))
+        wait_until(lambda number=number: len(jobs.noted(connection)) > number, timeout=2)  # type: ignore[misc]
+        assert len(busy) > 1000
+        busy.empty()
+    gevent_runner.stop()
