@@ -15,6 +15,7 @@ from tests.store.situations import (
     end_lease,
     enqueue,
     extend,
+    finished,
     join,
     listed,
     places,
@@ -112,6 +113,29 @@ def test_a_beat_extends_everything(connection: redis.Redis) -> None:
     for key in (keys.execution(composite), keys.executions('a'), keys.worker_executions(WORKER)):
         assert connection.ttl(key) >= LIFETIME - 3
     assert connection.hget(keys.job('a'), 'last_heartbeat') not in (b'old', None)
+
+
+def test_what_is_not_recorded_at_its_claim_is_by_a_beat_until_it_ends(connection: redis.Redis) -> None:
+    join(connection)
+    enqueue(connection, 'short', 'long', 'later')
+    claimed = transitions.claim(connection, WORKER, [QUEUE], ['x', 'y', 'z'], lifetime=LIFETIME, record=False)
+    assert claimed is not None
+    short, long, later = claimed
+    records = {'x': keys.execution('short:x'), 'y': keys.execution('long:y'), 'z': keys.execution('later:z')}
+    index = keys.worker_executions(WORKER)
+    assert not connection.exists(index, *records.values(), keys.executions('long'))
+
+    assert beat(connection, [long, later]) == ('ok', [])
+    assert connection.smembers(index) == {b'long:y', b'later:z'}
+    assert connection.exists(records['x']) == 0 and connection.exists(records['y'], records['z']) == 2
+    assert LIFETIME < connection.ttl(index) <= 480
+
+    assert transitions.finish(connection, WORKER, [finished(short), finished(long)]) == [True, True]
+    assert connection.smembers(index) == {b'later:z'}
+    assert not connection.exists(records['y'], keys.executions('long'))
+    assert connection.exists(records['z'], keys.executions('later')) == 2
+    assert transitions.finish(connection, WORKER, [finished(later)]) == [True]
+    assert not connection.exists(index, *records.values(), keys.executions('later'))
 
 
 def test_a_beat_restores_an_evicted_execution(connection: redis.Redis) -> None:

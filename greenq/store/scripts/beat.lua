@@ -20,7 +20,6 @@ if holder ~= token then return { 'superseded' } end
 redis.call('EXPIRE', KEYS[1], tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[3], exact * 1000 + lease, worker)
 redis.call('HSET', KEYS[1], 'last_heartbeat', iso)
-redis.call('EXPIRE', KEYS[4], math.max(tonumber(ARGV[4]), lifetime + 60))
 local reply = { 'ok' }
 for at = 8, #ARGV, 4 do
   local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -28,6 +27,7 @@ for at = 8, #ARGV, 4 do
   if redis.call('ZSCORE', started_key(queue), composite) then
     redis.call('ZADD', started_key(queue), 'XX', now + lifetime, composite)
     record_execution(id, execution, worker, ARGV[at + 3], epoch, now, lifetime)
+    redis.call('SADD', KEYS[4], composite)
     if redis.call('EXISTS', job_key(id)) == 1 then redis.call('HSET', job_key(id), 'last_heartbeat', iso) end
   else
     redis.call('SREM', held_key(worker), composite)
@@ -35,4 +35,5 @@ for at = 8, #ARGV, 4 do
     reply[#reply + 1] = composite
   end
 end
+redis.call('EXPIRE', KEYS[4], math.max(tonumber(ARGV[4]), lifetime + 60))
 return reply

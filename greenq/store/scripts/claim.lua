@@ -124,8 +124,10 @@ if #composites > 0 then
   ensure_lease(worker, lease, now)
   for queue, entries in pairs(started) do redis.call('ZADD', started_key(queue), unpack(entries)) end
   redis.call('SADD', held_key(worker), unpack(composites))
-  redis.call('SADD', worker_executions_key(worker), unpack(composites))
-  redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
+  if with_record then
+    redis.call('SADD', worker_executions_key(worker), unpack(composites))
+    redis.call('EXPIRE', worker_executions_key(worker), lifetime + 60)
+  end
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HSET', KEYS[3], 'state', 'busy') end
 end
 return is_standing and { string.format('%.6f', exact), claimed } or claimed

@@ -103,7 +103,6 @@ for at = 5, #ARGV, 4 do
   }
 end
 take_batch(items, worker)
-drop_batch(items)
 mark_dependents(items)
 for i, item in ipairs(items) do
   if item.taken then

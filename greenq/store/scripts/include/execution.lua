@@ -33,8 +33,20 @@ local function recorded(id, execution)
   return false
 end
 
--- The same for a batch of {id, execution, queue, composite}, the last being id:execution if there is one: marks those that the caller still owns as taken, and drops their
--- records, with a few commands for all.
+-- Drops RQ's records of the executions of a batch that were taken, of which short ones have none.
+local function drop_records(items)
+  local records = {}
+  for _, item in ipairs(items) do
+    if item.taken and item.composite then records[#records + 1] = execution_key(item.composite) end
+  end
+  if #records == 0 or redis.call('DEL', unpack(records)) == 0 then return end
+  for _, item in ipairs(items) do
+    if item.taken and item.composite then redis.call('ZREM', executions_key(item.id), item.execution) end
+  end
+end
+
+-- The same for a batch of {id, execution, queue, composite}, the last being id:execution if there is one: marks those that
+-- the caller still owns as taken, with a few commands for all.
 local function take_batch(items, worker)
   local by_queue, composites = {}, {}
   for _, item in ipairs(items) do
@@ -59,17 +71,8 @@ local function take_batch(items, worker)
     end
   end
   redis.call('SREM', held_key(worker), unpack(composites))
+  -- The index has what has a record: short executions have none, and then there is nothing more to drop.
+  if redis.call('EXISTS', worker_executions_key(worker)) == 0 then return end
   redis.call('SREM', worker_executions_key(worker), unpack(composites))
-end
-
--- Drops RQ's records of the executions that were taken, of which short ones have none.
-local function drop_batch(items)
-  local records = {}
-  for _, item in ipairs(items) do
-    if item.taken and item.composite then records[#records + 1] = execution_key(item.composite) end
-  end
-  if #records == 0 or redis.call('DEL', unpack(records)) == 0 then return end
-  for _, item in ipairs(items) do
-    if item.taken and item.composite then redis.call('ZREM', executions_key(item.id), item.execution) end
-  end
+  drop_records(items)
 end
