@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 USERS_LOCK = 'users.lock'
 WATCHER_LOCK = 'watcher.lock'
@@ -133,7 +133,7 @@ class Server:
         try:
             os.set_inheritable(lock, True)
             command = server_command(self._home, self._socket, self._binary)
-            pid = os.posix_spawn(command[0], command, os.environ)
+            pid = os.posix_spawn(command[0], command, server_environment(os.environ))
             os.ftruncate(lock, 0)
             os.write(lock, str(pid).encode())
         finally:
@@ -193,6 +193,12 @@ def server_command(home: str, socket_path: str, binary: str) -> list[str]:
         'stream-node-max-bytes': '512',
     }
     return [binary, *(part for name, value in options.items() for part in (f'--{name}', value))]
+
+
+def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """For a server that allocates by glibc: it keeps a thousand freed pieces of each size at hand instead of seven, as
+    jobs come and go in pieces of a few sizes. Others ignore it; what was set before stays."""
+    return {'GLIBC_TUNABLES': 'glibc.malloc.tcache_count=1000', **environ}
 
 
 def watch(server: Server, users: int) -> None:

@@ -33,6 +33,21 @@ def test_a_second_process_joins_the_running_server(home: Path, use: Use) -> None
         assert use().server_pid == server.pid
 
 
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [(None, 'glibc.malloc.tcache_count=1000'), ('glibc.malloc.perturb=1', 'glibc.malloc.perturb=1'), ('', '')],
+)
+def test_the_allocator_of_the_server_is_set_up_unless_the_user_has_done_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    if given is None:
+        monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+    else:
+        monkeypatch.setenv('GLIBC_TUNABLES', given)
+    with embedded.start(home) as server:
+        assert psutil.Process(server.pid).environ()['GLIBC_TUNABLES'] == expected
+
+
 def test_the_last_user_to_leave_stops_the_server(home: Path, use: Use) -> None:
     server = embedded.start(home)
     pid = server.pid
