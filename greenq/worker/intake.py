@@ -133,7 +133,8 @@ class Intake(WatchedWorker):
         if self._is_quiet and self._state != WorkerStatus.SUSPENDED:
             self.log.info('Worker %s: takes no more jobs until it is told to stop', self.name)
             self.set_state(WorkerStatus.SUSPENDED)
-        self._end_waits()
+        self._waiter.withdraw()
+        self._take_arrived()
         self._put_back_ready()
         if (burst or self._recycles_for) and not self._busy_count():
             return False

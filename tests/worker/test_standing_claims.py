@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -279,6 +281,25 @@ def test_max_jobs_is_exact_when_jobs_come_one_by_one(gevent_runner: Runner, conn
     assert gevent_runner.end().error is None
     assert sum(len(queue.finished_job_registry) for queue in queues) == 25
     assert sum(len(queue) for queue in queues) == 35
+
+
+def test_connections_cut_at_random_moments_lose_and_double_nothing(
+    gevent_runner: Runner, connection: Any, proxy: Proxy
+) -> None:
+    seed = random.randrange(1_000_000)
+    numbers = random.Random(seed)
+    gevent_runner.begin(QUEUES, url=proxy.url, concurrency=20)
+    queues = [Queue(name, connection=connection) for name in QUEUES]
+    for number in range(200):
+        queues[number % 3].enqueue(jobs.note, str(number))
+        if numbers.random() < 0.15:
+            proxy.cut()
+        time.sleep(numbers.uniform(0, 0.02))
+    done = [keys.registry('finished', name) for name in QUEUES]
+    wait_until(lambda: sum(connection.zcard(key) for key in done) == 200, timeout=30, description=f'seed {seed}')
+    assert sorted(jobs.noted(connection), key=int) == [str(number) for number in range(200)], f'seed {seed}'
+    assert not connection.exists(keys.held(gevent_runner.worker_name), keys.parked(gevent_runner.worker_name))
+    gevent_runner.stop()
 
 
 def test_what_a_wait_brought_begins_though_another_queue_keeps_the_worker_busy(
