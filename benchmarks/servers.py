@@ -62,7 +62,8 @@ class Server:
     def clear(self) -> None:
         """Empties the database. Not in the background, where the server would still be at it, at the cost of what is
         measured next."""
-        self.client.execute_command('FLUSHDB', 'SYNC')
+        client: Any = self.client
+        client.execute_command('FLUSHDB', 'SYNC')
 
 
 @contextmanager
