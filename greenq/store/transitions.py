@@ -259,11 +259,21 @@ def standing_claim(
     return script('claim').command(_claim_keys(worker), args)
 
 
-def read_standing_claim(reply: Any, execution_ids: Sequence[str]) -> tuple[list[Claimed], float | None]:
-    """What a standing claim took, and, if it took something, when (epoch seconds, by Redis' clock)."""
+class StandingReply(NamedTuple):
+    """What a standing claim took, how many of that were parked (those that were no jobs count, too), and, if it took
+    something, when (epoch seconds, by Redis' clock)."""
+
+    claimed: list[Claimed]
+    unparked: int
+    time: float | None
+
+
+def read_standing_claim(reply: Any, execution_ids: Sequence[str]) -> StandingReply:
+    """The reply to the command of `standing_claim`."""
     if isinstance(reply, bytes) or not reply:
-        return [], None
-    return _claimed(reply[1], execution_ids), float(reply[0])
+        return StandingReply([], 0, None)
+    moment, unparked, claimed = reply
+    return StandingReply(_claimed(claimed, execution_ids), unparked, float(moment))
 
 
 def _claim_keys(worker: str) -> list[str]:

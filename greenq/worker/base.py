@@ -295,6 +295,7 @@ class BaseWorker(Upkeep):
         """Claims at most `count` jobs; None while workers are suspended."""
         claimed = self._fetcher.fetch([queue.name for queue in self._ordered_queues], count)
         if claimed:
+            self._waiter.taken(len(claimed))
             self._note_claimed(claimed)
         elif claimed is not None:
             self._waiter.parked_count = 0
@@ -302,7 +303,6 @@ class BaseWorker(Upkeep):
 
     def _note_claimed(self, claimed: list[Claimed]) -> None:
         self._note_activity()
-        self._waiter.taken(len(claimed))
         self._state = WorkerStatus.BUSY
 
     def _begin(self, claimed: Claimed) -> tuple[Job, Queue] | None:

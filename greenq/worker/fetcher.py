@@ -73,17 +73,17 @@ class Fetcher:
         return Standing(command, execution_ids)
 
     def settle(self, standing: Standing, reply: Any) -> int:
-        """Takes the reply to a standing claim, an error perhaps, and returns how many jobs it brought. What it left the
-        next `fetch` finds, and why."""
+        """Takes the reply to a standing claim, an error perhaps, and returns how many ids it took from those parked.
+        What it left the next `fetch` finds, and why."""
         if isinstance(reply, RedisError):
             if not isinstance(reply, NoScriptError):
                 self.note_lost(standing)
             return 0
-        claimed, claimed_at = transitions.read_standing_claim(reply, standing.execution_ids)
-        if claimed_at is not None:
-            self.note_clock(claimed_at)
+        claimed, unparked, moment = transitions.read_standing_claim(reply, standing.execution_ids)
+        if moment is not None:
+            self.note_clock(moment)
         self._arrived += claimed
-        return len(claimed)
+        return unparked
 
     def note_lost(self, standing: Standing) -> None:
         """The reply will not come; the claim may have been carried out, or may still be."""
@@ -92,6 +92,16 @@ class Fetcher:
     def note_clock(self, redis_time: float) -> None:
         """What Redis' clock says now (epoch seconds)."""
         self._ahead = time.time() - redis_time
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether some claim may have brought jobs of which only the next `fetch` tells."""
+        return self._unanswered is not None
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether standing claims have brought something since the last `take_arrived`."""
+        return bool(self._arrived)
 
     def take_arrived(self) -> list[Claimed]:
         """What standing claims have brought since the last call."""

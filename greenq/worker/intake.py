@@ -76,13 +76,14 @@ class Intake(WatchedWorker):
         if wanted <= 0:
             return self._wait_for_slot()
         was_busy = self._busy_count() > 0
-        if not claimed and not self._waiter.is_watching:
+        is_owed = self._waiter.parked_count > 0 or self._fetcher.is_unanswered
+        if is_owed or not (claimed or self._waiter.is_watching):
             # What woke the worker is mostly a single job.
             wanted = min(wanted, FEW if self._waiter.parked_count == 1 else CLAIM_MAX_BATCH)
             taken = self._claim_for(wanted, burst)
             if taken is None:
                 return True
-            claimed = taken
+            claimed += taken
         if claimed and (burst or len(claimed) >= min(wanted, FEW)):
             self._gather()
             return True

@@ -20,6 +20,8 @@ from greenq.worker.signals import WakePipe
 BLOCK_SECONDS = 5
 #: The same where a standing claim follows, which gives what it takes a lease of its own.
 STANDING_SECONDS = 15
+#: After so long (s) without a reply, a call that was not blocked is looked at again.
+UNREAD_SECONDS = 0.002
 #: A reply that is late by so long (s) does not come: the connection is broken, and nobody has told.
 LATE_SECONDS = 5
 
@@ -46,6 +48,8 @@ class Claims(Protocol):
 
     def standing(self, queues: list[str], count: int) -> Any: ...
     def settle(self, standing: Any, reply: Any) -> int: ...
+    @property
+    def has_arrived(self) -> bool: ...
     def note_lost(self, standing: Any) -> None: ...
     def note_clock(self, redis_time: float) -> None: ...
 
@@ -86,18 +90,18 @@ class _Line:
     def socket(self) -> Any:
         return self.connection._sock
 
-    def finish(self) -> bool:
-        """Reads the replies; returns whether anything was parked or taken."""
+    def finish(self) -> int:
+        """Reads the replies; returns by how much there is more parked than before, or less."""
         self.is_waiting = False
-        is_parked = self.connection.read_response() is not None
+        parked = int(self.connection.read_response() is not None)
         if self.standing is None or self._claims is None:
-            return is_parked
+            return parked
         try:
             reply = self.connection.read_response()
         except ResponseError as error:
             reply = error
         standing, self.standing = self.standing, None
-        return self._claims.settle(standing, reply) > 0 or is_parked
+        return parked - self._claims.settle(standing, reply)
 
     def drop(self) -> None:
         self.is_waiting = False
@@ -152,17 +156,29 @@ class Waiter:
             left = until - time.monotonic()
             sockets = {line.socket(): line for line in self._lines}
             ready = self._await_readable([*sockets, self._wake], max(left, 0))
-            lines = [sockets[item] for item in ready if item is not self._wake]
-            parked = sum([line.finish() for line in lines])
-            self.parked_count += parked
+            self._finish([sockets[item] for item in ready if item is not self._wake])
             if self._wake in ready:
                 self._wake.drain()
-                return parked > 0
+                return self._has_work()
             present = time.monotonic()
             if any(line.late_at <= present for line in self._lines if line.is_waiting):
                 raise TimeoutError('the server does not end a call that waits for work')
-            if parked or present >= until:
-                return parked > 0
+            if self._has_work() or present >= until:
+                return self._has_work()
+
+    def _finish(self, lines: Sequence[_Line]) -> None:
+        change = 0
+        try:
+            for line in lines:
+                # Until its replies are read: it may have parked something.
+                change += 1
+                change += line.finish() - 1
+        finally:
+            # Summed up before it is compared with 0: a claim may have taken what another line parked.
+            self.parked_count = max(0, self.parked_count + change)
+
+    def _has_work(self) -> bool:
+        return self.parked_count > 0 or (self._claims is not None and self._claims.has_arrived)
 
     def _start_lines(self, count: int) -> None:
         lines = [line for line in self._lines if not line.is_waiting]
@@ -198,12 +214,19 @@ class Waiter:
         waiting = [line for line in self._lines if line.is_waiting]
         try:
             for line in waiting:
-                self._client.execute_command('CLIENT', 'UNBLOCK', line.client_id)
-            self.parked_count += sum([line.finish() for line in waiting])
+                self._unblock(line)
+            self._finish(waiting)
         except (RedisError, OSError):
             self.close()
             return False
         return True
+
+    def _unblock(self, line: _Line) -> None:
+        """Has the reply of a line come now. That it is not blocked means that the reply is there, or else that the
+        server has not read the call yet, which comes on another connection and would then block after all."""
+        while not self._client.execute_command('CLIENT', 'UNBLOCK', line.client_id):
+            if self._await_readable([line.socket()], UNREAD_SECONDS):
+                return
 
     def close(self) -> None:
         """Drops the connections; what the server parks meanwhile stays in the parked list."""

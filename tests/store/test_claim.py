@@ -14,7 +14,7 @@ import redis
 from greenq.store import keys, transitions
 from greenq.store.script import _read, script
 from greenq.store.states import JobStatus
-from greenq.store.transitions import Claimed
+from greenq.store.transitions import StandingReply
 from greenq.utils import utcformat
 from tests.store.situations import (
     LIFETIME,
@@ -228,7 +228,7 @@ def test_a_job_that_rq_requeued_does_not_expire_while_it_runs(connection: redis.
 
 def standing(
     connection: Any, count: int = 3, *, queues: Sequence[str] = (QUEUE,), ahead: float = 0.0, record: bool = False
-) -> tuple[list[Claimed], float | None]:
+) -> StandingReply:
     """Carries out a standing claim now."""
     ids = [f's{number}' for number in range(count)]
     command = transitions.standing_claim(WORKER, queues, ids, lifetime=LIFETIME, record=record, ahead=ahead)
@@ -240,7 +240,7 @@ def test_a_standing_claim_takes_nothing_unless_something_is_parked(connection: r
     join(connection)
     enqueue(connection, 'a', 'b')
     before = snapshot(connection)
-    assert standing(connection) == ([], None)
+    assert standing(connection) == ([], 0, None)
     assert snapshot(connection) == before
 
 
@@ -250,10 +250,11 @@ def test_a_standing_claim_takes_what_is_parked_and_then_from_the_queues(connecti
     enqueue(connection, 'high1', queue='high')
     connection.lmove(keys.queue('low'), keys.parked(WORKER))
 
-    claimed, claimed_at = standing(connection, 5, queues=['high', 'low'])
+    claimed, unparked, claimed_at = standing(connection, 5, queues=['high', 'low'])
 
     assert [(item.job_id, item.queue) for item in claimed] == [('low1', 'low'), ('high1', 'high'), ('low2', 'low')]
     assert len({item.execution_id for item in claimed}) == 3
+    assert unparked == 1
     assert claimed_at is not None and abs(claimed_at - server_time(connection)) < 1
     assert not connection.exists(keys.parked(WORKER))
     assert connection.hget(keys.worker(WORKER), 'state') == b'busy'
@@ -262,7 +263,7 @@ def test_a_standing_claim_takes_what_is_parked_and_then_from_the_queues(connecti
 def test_a_standing_claim_takes_no_more_than_was_said(connection: redis.Redis) -> None:
     enqueue(connection, 'a', 'b', 'c')
     connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
-    claimed, _ = standing(connection, 2)
+    claimed, _, _ = standing(connection, 2)
     assert [item.job_id for item in claimed] == ['a', 'b']
     assert waiting(connection) == ['c']
 
@@ -274,7 +275,7 @@ def test_a_standing_claim_of_a_suspended_worker(connection: Any) -> None:
     ids = ['x']
     command = transitions.standing_claim(WORKER, [QUEUE], ids, lifetime=LIFETIME, record=False, ahead=0)
     connection.script_load(script('claim').source)
-    assert transitions.read_standing_claim(connection.execute_command(*command), ids) == ([], None)
+    assert transitions.read_standing_claim(connection.execute_command(*command), ids) == ([], 0, None)
     assert connection.lrange(keys.parked(WORKER), 0, -1) == [b'a']
 
 
@@ -285,7 +286,7 @@ def test_a_standing_claim_tells_the_time_by_the_clock_of_the_worker(
 ) -> None:
     enqueue(connection, 'a')
     connection.lmove(keys.queue(QUEUE), keys.parked(WORKER))
-    [item], claimed_at = standing(connection, 1, ahead=ahead, record=record)
+    [item], _, claimed_at = standing(connection, 1, ahead=ahead, record=record)
     assert claimed_at is not None
     job = connection.hgetall(keys.job('a'))
     assert job[b'started_at'] == job[b'last_heartbeat']

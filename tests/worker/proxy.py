@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from urllib.parse import urlsplit
 
 
@@ -22,6 +23,7 @@ class Proxy:
         self._dropped = threading.Event()
         self._is_away = False
         self._drop_reply_to: bytes | None = None
+        self._hold_up: tuple[bytes, float] | None = None
 
     @property
     def url(self) -> str:
@@ -41,6 +43,10 @@ class Proxy:
         """Lets the next request with this word in it through, and cuts the connection when the reply comes."""
         self._dropped.clear()
         self._drop_reply_to = word
+
+    def hold_up(self, word: bytes, seconds: float) -> None:
+        """From now on requests with this word in them are on their way for so long."""
+        self._hold_up = word, seconds
 
     def wait_until_dropped(self, timeout: float = 10) -> None:
         assert self._dropped.wait(timeout), 'no reply was dropped'
@@ -83,6 +89,8 @@ class Proxy:
                 if self._drop_reply_to is not None and self._drop_reply_to in data:
                     self._drop_reply_to = None
                     doomed.set()
+                if self._hold_up is not None and self._hold_up[0] in data:
+                    time.sleep(self._hold_up[1])
                 far.sendall(data)
         _close(near, far)
 

@@ -11,7 +11,8 @@
 -- canceled jobs are dropped on the way. The execution ids are the idempotence token: with repeat set, what an earlier
 -- try with the same ids took, and whose reply was lost, is returned first.
 -- A standing claim was sent behind the call that waits for work, some time ago: it takes nothing unless something is
--- parked, and tells the time. It returns {now (epoch), the list as above}, an empty list, or the string suspended.
+-- parked, and tells the time. It returns {now (epoch), how many ids it took from the parked list, the list as above}, an
+-- empty list, or the string suspended.
 --- @include clock
 --- @include start
 --- @include record
@@ -109,15 +110,19 @@ local function start(id, queue)
   claimed[#claimed + 1] = { id, place, queue, flat }
 end
 
+-- Returns how many ids it took, of which some may be no jobs.
 local function take_from(key, queue)
+  local taken = 0
   while #claimed < count and reply_bytes < LARGEST_REPLY do
     local ids = redis.call('LPOP', key, math.min(count - #claimed, STEP))
-    if not ids then return end
+    if not ids then break end
+    taken = taken + #ids
     for _, id in ipairs(ids) do start(id, queue) end
   end
+  return taken
 end
 
-take_from(KEYS[2], nil)
+local unparked = take_from(KEYS[2], nil)
 for i = first_queue, #ARGV do take_from(queue_key(ARGV[i]), ARGV[i]) end
 
 if #composites > 0 then
@@ -130,4 +135,4 @@ if #composites > 0 then
   end
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HSET', KEYS[3], 'state', 'busy') end
 end
-return is_standing and { string.format('%.6f', exact), claimed } or claimed
+return is_standing and { string.format('%.6f', exact), unparked, claimed } or claimed
