@@ -227,6 +227,8 @@ class Waiter:
         while not self._client.execute_command('CLIENT', 'UNBLOCK', line.client_id):
             if self._await_readable([line.socket()], UNREAD_SECONDS):
                 return
+            if time.monotonic() >= line.late_at:
+                raise TimeoutError('the server does not know of a call that waits for work')
 
     def close(self) -> None:
         """Drops the connections; what the server parks meanwhile stays in the parked list."""
